@@ -1,0 +1,96 @@
+"""Settings that every service shares. Each service adds a group of its own with its own prefix.
+
+Secrets are never taken from the environment, which other processes of the same user can read: settings name files,
+and `read_secret_file` refuses one that others may read.
+"""
+
+from __future__ import annotations
+
+import stat
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+
+
+class Mode(StrEnum):
+    """Development allows loopback without TLS and the development issuer; production refuses both."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Misconfigured(Exception):
+    """A setting that cannot work; its text is the one sentence that the service ends with at start."""
+
+
+def read_secret_file(path: Path) -> str:
+    """The text of a file that only its owner may read, without surrounding white space.
+
+    Raises `Misconfigured` naming the file and the mend, never its content.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_IMODE(mode) & 0o077:
+            raise Misconfigured(f"{path} may be read by others: run `chmod 600 {path}`.")
+        return path.read_text().strip()
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}.") from None
+
+
+class CommonSettings(BaseSettings):
+    """What every service needs: where it runs, the broker, telemetry."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYFOB_", frozen=True, extra="ignore")
+
+    mode: Mode = Mode.PRODUCTION
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma separated")
+    kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT")
+    kafka_sasl_mechanism: str = "SCRAM-SHA-512"
+    kafka_sasl_username: str = ""
+    kafka_sasl_password_file: Path | None = None
+    kafka_ca_file: Path | None = None
+    kafka_replication: int = Field(3, ge=1, description="replicas of each topic; 1 is for development")
+    policy_key: str = Field("", description="base64 Ed25519 public key that signs the records of `policy`")
+    catalog_key: str = Field("", description="base64 Ed25519 public key that signs the records of `catalog`")
+
+
+class HttpSettings(BaseSettings):
+    """Where a service listens. Subclass with the service's own prefix."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+
+class DatabaseSettings(BaseSettings):
+    """One PostgreSQL, one schema and one role per service. The URL carries no password."""
+
+    database_url: str = "postgresql+asyncpg://127.0.0.1/keyfob"
+    database_password_file: Path | None = None
+    database_pool: int = Field(10, ge=1, le=200, description="connections")
+
+    def database(self) -> URL:
+        """The URL with the password from its file."""
+        url = make_url(self.database_url)
+        if self.database_password_file is None:
+            return url
+        return url.set(password=read_secret_file(self.database_password_file))
+
+
+class AdminSettings(BaseSettings):
+    """Whose tokens administrators present, and which groups make one (security: by group, from the IdP)."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYFOB_ADMIN_", frozen=True, extra="ignore")
+
+    issuer: str = ""
+    jwks_uri: str = ""
+    audience: str = "keyfob"
+    subject_claim: str = "sub"
+    groups_claim: str = "groups"
+    admin_group: str = "keyfob-admins"
+    operator_group: str = "keyfob-operators"
+    auditor_group: str = "keyfob-auditors"

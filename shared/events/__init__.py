@@ -1,0 +1,1 @@
+"""The contracts: pydantic models from which the published JSON Schemas are generated."""

@@ -1,0 +1,69 @@
+"""The definition of an MCP server: what runs or is called, and where its credentials go.
+
+Bindings pin the digest of a definition, so that whoever edits a command does not inherit the secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+
+_CLOSED = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnvironmentField(BaseModel):
+    """A credential that the child process receives as environment variable `name`."""
+
+    model_config = _CLOSED
+
+    inject: Literal["environment"] = "environment"
+    name: FieldName
+    description: str = ""
+
+
+class HeaderField(BaseModel):
+    """A credential that goes into HTTP header `header` of each request, after `prefix` (as in `Bearer `)."""
+
+    model_config = _CLOSED
+
+    inject: Literal["header"] = "header"
+    name: FieldName
+    header: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9-]+$")]
+    prefix: str = ""
+    description: str = ""
+
+
+class StdioServer(BaseModel):
+    """An MCP server that a gateway starts as its child: nothing but `environment` and the fields reach it."""
+
+    model_config = _CLOSED
+
+    transport: Literal["stdio"] = "stdio"
+    command: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    args: tuple[str, ...] = ()
+    environment: dict[FieldName, str] = Field(default_factory=dict)
+    """Plain, public variables. A credential never stands here."""
+    fields: tuple[EnvironmentField, ...] = ()
+
+
+class HttpServer(BaseModel):
+    """An MCP server that is called over streamable HTTP."""
+
+    model_config = _CLOSED
+
+    transport: Literal["http"] = "http"
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://")]
+    fields: tuple[HeaderField, ...] = ()
+
+
+Definition = Annotated[StdioServer | HttpServer, Field(discriminator="transport")]
+
+
+def definition_digest(definition: StdioServer | HttpServer) -> str:
+    """SHA-256 in hex over the RFC 8785 form of a definition: what a binding pins."""
+    return hashlib.sha256(rfc8785.dumps(definition.model_dump(mode="json"))).hexdigest()

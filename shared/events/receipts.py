@@ -1,0 +1,72 @@
+"""The `receipts` topic: how far instances and resolvers have come. A gateway signs its own."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared import topics
+from shared.events.contract import Contract, Id, Instant, Seq
+
+Offset = Annotated[int, Field(ge=-1)]
+"""An offset in `notices`; -1 before the first."""
+
+
+class LeaseEnd(StrEnum):
+    """Why an instance no longer holds a value."""
+
+    NOTICE = "notice"
+    EXPIRED = "expired"
+    SESSION = "session"
+    FENCED = "fenced"
+    REPLACED = "replaced"
+
+
+class EndedLease(BaseModel):
+    """A lease that is over: the process or connection that held the value is gone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lease_id: Id
+    why: LeaseEnd
+    at: Instant
+
+
+class GatewayReceipt(Contract):
+    """Cumulative: everything up to `applied_offset` is fenced, what rested on it up to `dropped_offset` is gone.
+
+    Signed by the instance (CloudEvents extension `signature`) over domain `keyfob/receipt/v1` and the payload.
+    """
+
+    TYPE: ClassVar[str] = "keyfob.receipt.gateway.v1"
+    TOPIC: ClassVar[str] = topics.RECEIPTS
+
+    instance_id: Id
+    run: Id
+    """One per start of the instance."""
+    n: Annotated[int, Field(ge=0)]
+    applied_offset: Offset
+    dropped_offset: Offset
+    open_leases: Annotated[int, Field(ge=0)]
+    ended: tuple[EndedLease, ...] = ()
+    released: tuple[str, ...] = ()
+    """`stream/n/hash` of authorisations received since the last receipt: the record's echo."""
+    at: Instant
+
+
+class ResolverReceipt(Contract):
+    """How far a resolver replica has applied state, and whether it can prove that this is current."""
+
+    TYPE: ClassVar[str] = "keyfob.receipt.resolver.v1"
+    TOPIC: ClassVar[str] = topics.RECEIPTS
+
+    replica_id: Id
+    run: Id
+    policy_seq: Seq
+    catalog_seq: Seq
+    fresh: bool
+    stopping: bool = False
+    """The replica said goodbye: it answers nothing any more."""
+    at: Instant

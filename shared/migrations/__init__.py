@@ -1,0 +1,1 @@
+"""What the Alembic environments of all services have in common."""

@@ -1,0 +1,133 @@
+"""Runs one service: its HTTP application and its background work, in one event loop, until a signal.
+
+Background work that fails ends the process with a non-zero code: a supervisor starts it again, and a service
+that is half alive never looks ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from shared.config import HttpSettings, Misconfigured, Mode
+from shared.health import Readiness
+from shared.problems import BodyLimit, install_problem_handlers
+
+_log = structlog.get_logger(__name__)
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[None]]
+
+EXIT_FAILED = 1
+EXIT_MISCONFIGURED = 78
+"""EX_CONFIG of sysexits.h."""
+
+
+class Background:
+    """Named tasks that live as long as the service; the first that fails ends it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed = asyncio.Event()
+
+    def start(self, name: str, work: Work) -> None:
+        """Run `work()` until the service stops."""
+        task = asyncio.create_task(work(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _log.error("background work failed", work=task.get_name(), error=type(error).__name__)
+            self.failed.set()
+
+    async def stop(self) -> None:
+        """Cancel everything and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def application(title: str, *, lifespan: Lifespan, readiness: Readiness) -> FastAPI:
+    """A FastAPI application with problem documents, bounded bodies and health routes."""
+
+    @contextlib.asynccontextmanager
+    async def run(_: FastAPI) -> AsyncIterator[None]:
+        async with lifespan():
+            yield
+
+    app = FastAPI(title=title, version="1", lifespan=run, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    install_problem_handlers(app)
+    app.add_middleware(BodyLimit)
+    app.router.routes.extend(readiness.routes())
+    return app
+
+
+def check_listening(mode: Mode, http: HttpSettings) -> None:
+    """Refuse plain HTTP outside loopback in production: requests carry the subject's token."""
+    loopback = http.host == "localhost" or ipaddress.ip_address(http.host).is_loopback
+    if mode is Mode.PRODUCTION and not loopback and http.tls_certificate is None:
+        raise Misconfigured(f"Listening on {http.host} needs a TLS certificate and key in production mode.")
+
+
+async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Background) -> int:
+    """Serve until SIGINT, SIGTERM or failed background work; the process's exit code."""
+    check_listening(mode, http)
+    config = uvicorn.Config(
+        app,
+        host=http.host,
+        port=http.port,
+        http="httptools",
+        loop="uvloop",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        ssl_certfile=http.tls_certificate,
+        ssl_keyfile=http.tls_key,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    watcher = asyncio.create_task(_stop_when_failed(server, background))
+    try:
+        await server.serve()
+    finally:
+        watcher.cancel()
+    return EXIT_FAILED if background.failed.is_set() or not server.started else 0
+
+
+async def _stop_when_failed(server: uvicorn.Server, background: Background) -> None:
+    await background.failed.wait()
+    server.should_exit = True
+
+
+def run_service(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run `main` on uvloop; a misconfiguration is one sentence on stderr, never a stack trace."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main())
+    except Misconfigured as error:
+        sys.stderr.write(f"keyfob: {error}\n")
+        return EXIT_MISCONFIGURED
+    except KeyboardInterrupt:
+        return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop  # noqa: PLC0415 - not available on every platform that can run the commands
+
+    return uvloop.new_event_loop
