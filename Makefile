@@ -48,12 +48,12 @@ lint: install ## ruff, mypy --strict, import contracts, schema drift, house rule
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m shared.schemas check
+	@$(BIN)/python -m services.dev.contracts check
 	@$(BIN)/python -m tests.house_rules
 
 .PHONY: schemas
 schemas: install ## Generate schemas/ from the models
-	@$(BIN)/python -m shared.schemas write
+	@$(BIN)/python -m services.dev.contracts write
 
 .PHONY: lock
 lock: ## Resolve requirements.lock again from pyproject.toml (needs uv)
