@@ -1,0 +1,256 @@
+"""The one way out to places that somebody configured: sources, JWKS, OAuth discovery, webhooks.
+
+An administrator can type any URL, so an address decides, not a name. The check runs on the very address that a
+socket is about to connect to, at every new connection: there is no second look-up that could answer differently
+(DNS rebinding). Never reached: link-local and cloud metadata addresses, multicast, unspecified and reserved ones,
+the addresses of this host, and loopback outside development mode. Private networks are where secret managers
+live: they are allowed. Redirects are not followed, proxies and cookies of the environment are not used, and size
+and time are bounded.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+import psutil  # type: ignore[import-untyped]
+from yarl import URL
+
+from shared.config import Mode
+from shared.errors import BadRequest, cut
+
+Address = IPv4Address | IPv6Address
+
+DEFAULT_TIMEOUT_S: Final = 5.0
+DEFAULT_LIMIT: Final = 1024 * 1024
+"""Bytes of an answer."""
+MAX_CONNECTIONS: Final = 64
+
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "168.63.129.16",  # Azure WireServer
+        "100.100.100.200",  # Alibaba Cloud
+        "192.0.0.192",  # Oracle Cloud
+        "fd00:ec2::254",  # AWS over IPv6
+        "fd20:ce::254",  # Google Cloud over IPv6
+    )
+)
+"""Metadata services outside the link-local ranges, by the vendors' documentation."""
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""RFC 6052: the last 32 bits are the IPv4 address that is really reached."""
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class AddressRefused(PermissionError):
+    """An address that this process must not connect to; `why` is safe to show."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.EACCES, why)
+        self.why = why
+
+
+class NotReached(Exception):
+    """No usable answer came: no connection, no time, too much, or an address that is refused.
+
+    The text is one cut line and safe to log. The caller turns it into an error of its own.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what a credential is bound to (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, mode: Mode) -> Self:
+        """Read `https://host[:port]`; `BadRequest` for anything else, and for plain HTTP outside development."""
+        try:
+            parts = urlsplit(text)
+            usual = _PORTS[parts.scheme]
+            port = parts.port or usual
+
+        except (ValueError, KeyError):
+            raise BadRequest("An origin looks like https://vault.example:8200.") from None
+        if (
+            not parts.hostname
+            or parts.username is not None
+            or parts.path not in {"", "/"}
+            or parts.query + parts.fragment
+        ):
+            raise BadRequest("An origin is a scheme, a host and a port, and nothing else.")
+        if parts.scheme != "https" and mode is not Mode.DEVELOPMENT:
+            raise BadRequest("Plain http is for development mode only: credentials travel on it.")
+        return cls(parts.scheme, parts.hostname, port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def _reached(address: Address) -> Address:
+    """The address that packets really go to: IPv4 inside mapped, 6to4 and NAT64 forms."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def refusal(
+    address: Address,
+    *,
+    mode: Mode,
+    own: frozenset[Address] = frozenset(),
+) -> str | None:
+    """Why `address` must not be connected to, or None. `own` are the addresses of this host."""
+    reached = _reached(address)
+    if reached.is_loopback:
+        return None if mode is Mode.DEVELOPMENT else "loopback is for development mode only"
+    if reached.is_link_local or reached in _METADATA:
+        return "link-local and metadata addresses are never used"
+    if reached.is_multicast or reached.is_unspecified or reached.is_reserved:
+        return "not an address of one host"
+    if reached in own and mode is not Mode.DEVELOPMENT:
+        return "an address of this host"
+    return None
+
+
+def own_addresses() -> frozenset[Address]:
+    """The addresses of this host's interfaces."""
+    texts = (
+        entry.address.partition("%")[0]
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in {socket.AF_INET, socket.AF_INET6}
+    )
+    return frozenset(ipaddress.ip_address(text) for text in texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Makes the sockets of outgoing connections, after a look at where each one is to go."""
+
+    mode: Mode
+    own: Callable[[], frozenset[Address]] = own_addresses
+
+    def socket_for(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """A socket for one resolved address; `AddressRefused` if that may not be reached."""
+        family, kind, protocol, _, target = info
+        address = ipaddress.ip_address(str(target[0]).partition("%")[0])
+        why = refusal(address, mode=self.mode, own=self.own())
+        if why is not None:
+            raise AddressRefused(why)
+        opened = socket.socket(family, kind, protocol)
+        opened.setblocking(False)
+        return opened
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, already bounded."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Egress:
+    """Requests to configured places over kept-alive, guarded connections. An async context manager."""
+
+    def __init__(
+        self,
+        *,
+        mode: Mode,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        limit: int = DEFAULT_LIMIT,
+        connections: int = MAX_CONNECTIONS,
+        ca_file: Path | None = None,
+    ) -> None:
+        """`timeout_s` bounds a whole request in seconds, `limit` an answer in bytes, `ca_file` adds trust."""
+        self._guard = Guard(mode)
+        self._timeout_s = timeout_s
+        self._limit = limit
+        self._connections = connections
+        self._ca_file = ca_file
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the pool; nothing is connected yet."""
+        connector = aiohttp.TCPConnector(
+            limit=self._connections,
+            ssl=ssl.create_default_context(cafile=self._ca_file),
+            socket_factory=self._guard.socket_for,
+            use_dns_cache=False,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        url: str | URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """The answer, whatever its status; a redirect is an answer like any other. `NotReached` without one.
+
+        `url` as a string is parsed and quoted; pass `yarl.URL(..., encoded=True)` for one that already is.
+        """
+        if self._session is None:
+            raise RuntimeError("enter the Egress first")
+        try:
+            async with self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False
+            ) as response:
+                return Answer(response.status, response.headers, await self._bounded(response))
+        except aiohttp.ClientConnectorError as error:
+            raise NotReached(_connect_text(error)) from None
+        except TimeoutError:
+            raise NotReached(f"no answer within {self._timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Their texts may quote the URL or what the other side wrote: the type says enough.
+            raise NotReached(f"the exchange failed ({type(error).__name__})") from None
+
+    async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > self._limit:
+                response.close()
+                raise NotReached(f"the answer is longer than {self._limit} bytes")
+        return bytes(body)
+
+
+def _connect_text(error: aiohttp.ClientConnectorError) -> str:
+    cause = error.os_error
+    if isinstance(cause, AddressRefused):
+        return f"the address is refused: {cause.why}"
+    return cut(f"no connection: {cause.strerror or type(cause).__name__}")
