@@ -1,0 +1,22 @@
+"""The administrator's commands, put together."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from services.cli.commands import assignments, records, servers, sources
+
+
+def admin_commands(app: App) -> None:
+    """Add the administrator's commands to `app`."""
+    app.command(sources.source)
+    app.command(sources.sync)
+    app.command(sources.reference)
+    app.command(assignments.idp)
+    app.command(assignments.profile)
+    app.command(assignments.grant)
+    app.command(assignments.binding)
+    app.command(servers.server)
+    app.command(servers.instance)
+    app.command(records.notice)
+    app.command(records.audit)

@@ -1,0 +1,41 @@
+"""Taking something away, and seeing it gone everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.cli.output import Output
+from services.cli.session import api, convergence, entity_path, find
+
+WAIT_S = 5.0
+"""How long a removal waits for everybody by default, seconds; 0 does not wait."""
+
+MEMBER_COLUMNS = ("name", "kind", "state", "at", "until")
+
+
+def remove(plural: str, name_or_id: str, *, wait_s: float, out: Output) -> None:
+    """Delete an entity of policy, wait for convergence, and show it."""
+    found = find("policy", plural, name_or_id)
+    receipt = api().call("DELETE", "policy", entity_path(plural, found["id"]))
+    answer = convergence(receipt["event_id"], wait_s=wait_s) if wait_s > 0 else None
+    show_convergence(f"{found.get('name') or found['id']} is removed.", receipt, answer, out=out)
+
+
+def show_convergence(sentence: str, receipt: dict[str, Any], answer: dict[str, Any] | None, *, out: Output) -> None:
+    """Say what was done, who has acted on it and who has not answered."""
+    if out.json:
+        out.said(sentence, {"change": receipt, "convergence": answer})
+        return
+    if answer is None:
+        out.said(f"{sentence} Follow it with: keyfob notice show {receipt['event_id']}", receipt)
+        return
+    out.said(f"{sentence} {verdict(answer)}", receipt)
+    out.rows(answer["members"], MEMBER_COLUMNS, title=f"Notice {answer['notice']['id']}")
+
+
+def verdict(answer: dict[str, Any]) -> str:
+    """One sentence on convergence; never "done" while somebody could still use what ended."""
+    waiting = [member["name"] for member in answer["members"] if member["state"] in {"pending", "fenced"}]
+    if answer["converged"]:
+        return "Everybody has acted."
+    return f"Still waiting for {', '.join(waiting) or 'the notice'}."

@@ -1,0 +1,180 @@
+"""`keyfob server` and `keyfob instance`: what runs, and where it may run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from services.cli.commands.removal import WAIT_S, remove, show_convergence
+from services.cli.connection import CommandFailed
+from services.cli.output import Output
+from services.cli.session import api, convergence, entity_path, find
+
+server = App(name="server", help="Define MCP servers: what runs or is called, and where credentials go.")
+instance = App(name="instance", help="Enrol gateways, and shut them out.")
+
+_TABLE = Output()
+
+
+def _definition(
+    file: Path | None, command: str | None, arg: list[str], url: str | None, field: list[str]
+) -> dict[str, Any]:
+    if file is not None:
+        try:
+            content: dict[str, Any] = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise CommandFailed(f"{file} is not a readable JSON definition ({type(error).__name__}).") from None
+        return content
+    if command is not None and url is None:
+        fields = [{"inject": "environment", "name": name} for name in field]
+        return {"transport": "stdio", "command": command, "args": arg, "fields": fields}
+    if url is not None and command is None:
+        fields = [{"inject": "header", "name": name, "header": name} for name in field]
+        return {"transport": "http", "url": url, "fields": fields}
+    raise CommandFailed("Say what the server is: --file, or --command (stdio), or --url (HTTP).")
+
+
+@server.command(name="create")
+def create_server(
+    name: str,
+    *,
+    file: Path | None = None,
+    command: str | None = None,
+    arg: list[str] | None = None,
+    url: str | None = None,
+    field: list[str] | None = None,
+    owner: str = "",
+    out: Output = _TABLE,
+) -> None:
+    """Define an MCP server.
+
+    Parameters
+    ----------
+    name
+        What agents will call it.
+    file
+        A JSON file with the whole definition.
+    command
+        The program of a stdio server, by absolute path.
+    arg
+        An argument for it; repeat for more. Never a credential.
+    url
+        The address of an HTTP server.
+    field
+        A credential that it needs: an environment variable (stdio) or a header (HTTP). Repeat for more.
+    owner
+        Who answers for it.
+    """
+    definition = _definition(file, command, arg or [], url, field or [])
+    body = {"name": name, "definition": definition, "owner": owner}
+    out.said(f"Server {name} is defined.", api().call("POST", "policy", "/v1/servers", body=body))
+
+
+@server.command(name="update")
+def update_server(name: str, *, file: Path, out: Output = _TABLE) -> None:
+    """Change a server's definition; its bindings are suspended until they are approved again."""
+    found = find("policy", "servers", name)
+    body = {"definition": _definition(file, None, [], None, []), "owner": found.get("owner", "")}
+    result = api().call("PUT", "policy", entity_path("servers", found["id"]), body=body)
+    out.said(f"Server {name} is changed: approve its bindings (keyfob binding approve).", result)
+
+
+@server.command(name="list")
+def list_servers(*, out: Output = _TABLE) -> None:
+    """Show all servers."""
+    columns = ("name", "definition.transport", "owner", "digest", "id")
+    out.rows(api().every("policy", "/v1/servers"), columns, title="Servers")
+
+
+@server.command(name="show")
+def show_server(name: str, *, out: Output = _TABLE) -> None:
+    """Show one server with its definition."""
+    out.one(find("policy", "servers", name))
+
+
+@server.command(name="remove")
+def remove_server(name: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
+    """Remove a server with its bindings."""
+    remove("servers", name, wait_s=wait_s, out=out)
+
+
+@instance.command(name="enrol")
+def enrol(
+    name: str,
+    *,
+    token_file: Path,
+    server: list[str] | None = None,
+    any_server: bool = False,
+    label: dict[str, str] | None = None,
+    expires_in_s: int = 3600,
+    out: Output = _TABLE,
+) -> None:
+    """Make a single-use token with which one gateway can enrol.
+
+    Parameters
+    ----------
+    name
+        What the instance will be called.
+    token_file
+        Where the token goes: a new file that only you can read. Hand it to the gateway's settings.
+    server
+        A server that it may run; repeat for more.
+    any_server
+        It may run every server, also those defined later.
+    label
+        Where it runs, fixed from now on: --label.env prod
+    expires_in_s
+        How long the token can be used, seconds, a day at most.
+    """
+    allowed = ["*"] if any_server else server or []
+    if not allowed:
+        raise CommandFailed("Say what it may run: --server NAME, or --any-server.")
+    body = {"name": name, "labels": label or {}, "allowed_servers": allowed, "expires_in_s": expires_in_s}
+    result = api().call("POST", "policy", "/v1/enrolments", body=body)
+    _write_secret(token_file, result.pop("token"))
+    out.said(f"The token for {name} is in {token_file}; it can be used once.", result)
+
+
+def _write_secret(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be made: {error.strerror}. The token is void; ask for another.") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+@instance.command(name="list")
+def list_instances(*, out: Output = _TABLE) -> None:
+    """Show all instances: what they may run, and what they last said."""
+    heard = {item["instance_id"]: item for item in api().every("notifier", "/v1/instances")}
+    items = [{**heard.get(item["id"], {}), **item} for item in api().every("policy", "/v1/instances")]
+    columns = ("name", "state", "labels", "allowed_servers", "open_leases", "last_heard", "id")
+    out.rows(items, columns, title="Instances")
+
+
+@instance.command(name="ban")
+def ban(name: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
+    """Shut an instance out: it is refused everywhere, and what it holds ends."""
+    found = find("policy", "instances", name)
+    receipt = api().call("POST", "policy", entity_path("instances", found["id"]) + "/ban")
+    answer = convergence(receipt["event_id"], wait_s=wait_s) if wait_s > 0 else None
+    show_convergence(f"Instance {name} is banned.", receipt, answer, out=out)
+
+
+@instance.command(name="allow")
+def allow(name: str, *, out: Output = _TABLE) -> None:
+    """Let a banned instance in again."""
+    found = find("policy", "instances", name)
+    result = api().call("POST", "policy", entity_path("instances", found["id"]) + "/allow")
+    out.said(f"Instance {name} is allowed again.", result)
+
+
+@instance.command(name="remove")
+def remove_instance(name: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
+    """Remove an instance for good."""
+    remove("instances", name, wait_s=wait_s, out=out)
