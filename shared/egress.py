@@ -160,6 +160,34 @@ class Guard:
         return opened
 
 
+def guarded_session(
+    *,
+    mode: Mode,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    connections: int = MAX_CONNECTIONS,
+    ca_file: Path | None = None,
+) -> aiohttp.ClientSession:
+    """A session that connects only where it may. Call it inside the event loop; the caller closes it.
+
+    A bare session leaves two things to its caller: `allow_redirects=False`, and a bound on what is read. `Egress`
+    does both.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=connections,
+        ssl=ssl.create_default_context(cafile=ca_file),
+        socket_factory=Guard(mode).socket_for,
+        use_dns_cache=False,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer, already bounded."""
@@ -182,7 +210,7 @@ class Egress:
         ca_file: Path | None = None,
     ) -> None:
         """`timeout_s` bounds a whole request in seconds, `limit` an answer in bytes, `ca_file` adds trust."""
-        self._guard = Guard(mode)
+        self._mode = mode
         self._timeout_s = timeout_s
         self._limit = limit
         self._connections = connections
@@ -191,19 +219,8 @@ class Egress:
 
     async def __aenter__(self) -> Self:
         """Open the pool; nothing is connected yet."""
-        connector = aiohttp.TCPConnector(
-            limit=self._connections,
-            ssl=ssl.create_default_context(cafile=self._ca_file),
-            socket_factory=self._guard.socket_for,
-            use_dns_cache=False,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            headers={"Accept-Encoding": "identity"},
-            auto_decompress=False,
-            trust_env=False,
+        self._session = guarded_session(
+            mode=self._mode, timeout_s=self._timeout_s, connections=self._connections, ca_file=self._ca_file
         )
         return self
 
