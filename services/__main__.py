@@ -29,10 +29,30 @@ def serve(service: Service) -> int:
     return run_service(importlib.import_module(f"services.{service}.app").main)
 
 
-@app.command
-def dev() -> int:
+dev = App(name="dev", help="Start everything on this machine and leave it running; never for production.")
+app.command(dev)
+
+
+@dev.default
+def start() -> int:
     """Start everything on this machine and leave it running: for development, never for production."""
     return int(importlib.import_module("services.dev.commands").dev())
+
+
+@dev.command
+def token(subject: str, *, group: list[str], ttl_s: int = 3600) -> None:
+    """Print an access token of the development issuer, for an agent of the running stack.
+
+    Parameters
+    ----------
+    subject
+        Who the token is for.
+    group
+        A group that they are in; repeat for more.
+    ttl_s
+        How long it holds, seconds.
+    """
+    sys.stdout.write(importlib.import_module("services.dev.commands").token(subject, group, ttl_s=ttl_s) + "\n")
 
 
 @app.command

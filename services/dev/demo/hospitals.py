@@ -1,0 +1,70 @@
+"""Two hospitals: a database each with a role, a password and patients of its own, rotated as their admins would."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from services.dev.platform import OpenBao, Postgres
+
+PATIENTS = {
+    "hospital_a": ("Ada Alder", "Anton Ash", "Anya Aspen"),
+    "hospital_b": ("Bela Birch", "Boris Beech", "Britta Boxwood"),
+}
+
+
+@dataclass(slots=True)
+class Hospital:
+    """One hospital; `used` keeps every password that it ever had, for the search at the end."""
+
+    name: str
+    postgres: Postgres
+    openbao: OpenBao
+    used: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def path(self) -> str:
+        """Where its connection URL lies in the secret manager, and so the reference's name: `hospital-a/db-url`."""
+        return f"{self.profile}/db-url"
+
+    @property
+    def profile(self) -> str:
+        """The profile of those who work for it: `hospital-a`."""
+        return self.name.replace("_", "-")
+
+    @property
+    def patients(self) -> list[str]:
+        """Who is in its database."""
+        return sorted(PATIENTS[self.name])
+
+    def _new_password(self) -> str:
+        password = secrets.token_urlsafe(24)
+        self.used.append(password)
+        return password
+
+    async def open(self) -> None:
+        """Create the database with its patients, and put its URL into the secret manager."""
+        password = self._new_password()
+        await self.postgres.create_database(self.name, owner=self.name, password=password)
+        connection = await asyncpg.connect(self.postgres.dsn(self.name, self.name))
+        try:
+            await connection.execute("CREATE TABLE IF NOT EXISTS patients (name text PRIMARY KEY)")
+            await connection.executemany(
+                "INSERT INTO patients VALUES ($1) ON CONFLICT DO NOTHING", [(name,) for name in self.patients]
+            )
+        finally:
+            await connection.close()
+        await self._publish()
+
+    async def rotate(self) -> None:
+        """Change the role's password, cut its connections, and write the new URL to the secret manager."""
+        password = self._new_password()
+        await self.postgres.set_password(self.name, password)
+        await self.postgres.disconnect(self.name)
+        await self._publish()
+
+    async def _publish(self) -> None:
+        url = self.postgres.dsn(self.name, self.name).replace("postgresql://", "postgresql+psycopg2://", 1)
+        await self.openbao.put(self.path, {"value": url})

@@ -1,0 +1,54 @@
+"""Plays the whole story. The exit code is 0 only if every step was observed to hold."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from services.dev.demo.narration import Narrator
+from services.dev.demo.stage import Stage
+from services.dev.demo.steps import change, opening, record, work
+from services.dev.platform.tools import tool_environment
+from services.dev.stack import Stack
+
+Step = tuple[str, Callable[[Stage], Awaitable[None]]]
+
+STEPS: tuple[Step, ...] = (
+    ("Everything starts: PostgreSQL, broker, OpenBao, issuer, five services, two gateways", opening.start_everything),
+    ("Two hospitals, each with a database and a credential of its own", opening.open_hospitals),
+    ("The admin connects, syncs, maps and grants, and never sees a value", opening.administer),
+    ("Two agents, the same server: each in its own hospital", work.query_patients),
+    ("One agent for both hospitals, by context, at the same time", work.work_for_both),
+    ("Agent A asks for hospital B's reference by its exact name", work.probe_foreign_reference),
+    ("Rotation: the password changes in PostgreSQL and OpenBao, nobody touches Keyfob", change.rotate),
+    ("A gateway that was down comes back with the new value", change.come_late),
+    ("Revocation, with proof; and with an instance that does not answer", change.revoke),
+    ("The record: who, for which context, what, where, when", record.read_audit),
+    ("The search for every password that was used", record.search_everywhere),
+)
+
+
+async def play(directory: Path, console: Console | None = None) -> int:
+    """Play the story on a fresh stack in `directory`; the process's exit code."""
+    console = console or Console(highlight=False)
+    shutil.rmtree(directory, ignore_errors=True)
+    began = time.monotonic()
+    tool = await tool_environment("mcp-alchemy")
+    stack = Stack(directory, report=lambda line: console.print(f"[dim]{line} …[/]"))
+    narrator = Narrator(stack.layout.logs, console)
+    try:
+        async with stack:
+            stage = Stage(stack, narrator, tool)
+            for number, (title, perform) in enumerate(STEPS, 1):
+                async with narrator.step(number, title):
+                    await perform(stage)
+    except Exception as error:  # noqa: BLE001 - the end of the story: one sentence, the logs have the rest
+        if narrator.failed_at is None:
+            console.print(f"[bold red]The stack did not start:[/] {error}\nlogs: {stack.layout.logs}")
+        return 1
+    console.print(f"\n[bold green]All {narrator.held} steps held[/], in {time.monotonic() - began:.0f} s.")
+    return 0
