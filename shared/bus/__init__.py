@@ -1,0 +1,1 @@
+"""The event bus: CloudEvents messages, connections with safe defaults, readers of whole topics, effects."""

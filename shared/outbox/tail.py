@@ -1,0 +1,76 @@
+"""The newest commit that a topic of state holds, read from its end.
+
+Compaction keeps the newest record of every key, and every commit writes at least one, so the newest commit of a
+service always has a record in its topic of state. Markers and records that are not ours are stepped over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from shared.bus.cloudevents import Message, received
+from shared.bus.connection import KafkaSettings, disconnect
+from shared.errors import Unavailable
+
+FIRST_STEP = 64
+"""Offsets looked at first; each further look goes four times as far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The newest commit in a topic; `seq` 0 and no id when there is none."""
+
+    seq: int
+    commit_id: uuid.UUID | None
+
+
+EMPTY = Tail(0, None)
+
+
+async def read_tail(kafka: KafkaSettings, topic: str, *, within_s: float) -> Tail:
+    """Read the newest commit of `topic`. Raises `Unavailable`, `TimeoutError` or aiokafka's errors."""
+    partition = TopicPartition(topic, 0)
+    consumer: AIOKafkaConsumer = kafka.consumer(auto_offset_reset="none")
+    consumer.assign([partition])
+    try:
+        async with asyncio.timeout(within_s):
+            await consumer.start()
+            if consumer.partitions_for_topic(topic) != {0}:
+                raise Unavailable(f"{topic}: missing, not permitted, or more than one partition")
+            return await _search(consumer, partition)
+    finally:
+        await disconnect(consumer)
+
+
+async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Tail:
+    beginning: int = (await consumer.beginning_offsets([partition]))[partition]
+    end: int = (await consumer.end_offsets([partition]))[partition]
+    upper, step = end, FIRST_STEP
+    while upper > beginning:
+        lower = max(beginning, upper - step)
+        found = [tail for message in await _between(consumer, partition, lower, upper) if (tail := tail_of(message))]
+        if found:
+            return max(found, key=lambda tail: tail.seq)
+        upper, step = lower, step * 4
+    return EMPTY
+
+
+async def _between(consumer: AIOKafkaConsumer, partition: TopicPartition, lower: int, upper: int) -> list[Message]:
+    consumer.seek(partition, lower)
+    messages: list[Message] = []
+    while await consumer.position(partition) < upper:
+        batch = await consumer.getmany(partition, timeout_ms=100)
+        messages += [received(record) for record in batch.get(partition, ()) if record.offset < upper]
+    return messages
+
+
+def tail_of(message: Message) -> Tail | None:
+    """The commit that a message belongs to, or None when it says none."""
+    try:
+        return Tail(int(message.header("ce_commitseq") or ""), uuid.UUID(message.header("ce_commitid") or ""))
+    except ValueError:
+        return None

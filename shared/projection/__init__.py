@@ -1,0 +1,1 @@
+"""Projections: a topic of state as an immutable snapshot in memory, whole commits only, provably current."""
