@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from base64 import urlsafe_b64encode
 from typing import Final
 
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
-_FOREIGN: Final = frozenset(b"+/=")
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def frame(*parts: bytes) -> bytes:
@@ -34,7 +33,7 @@ def sha256(data: bytes | bytearray | memoryview) -> bytes:
 
 def to_base64url(data: bytes | memoryview) -> str:
     """Base64url of `data` without padding (RFC 7515 §2)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def from_base64url(text: str | bytes) -> bytes:
@@ -44,7 +43,7 @@ def from_base64url(text: str | bytes) -> bytes:
     except UnicodeEncodeError:
         message = "not base64url: there are characters outside ASCII"
         raise ValueError(message) from None
-    if not _FOREIGN.isdisjoint(raw):
+    if b"+" in raw or b"/" in raw or b"=" in raw:
         message = "not base64url: standard alphabet or padding"
         raise ValueError(message)
     try:
@@ -55,7 +54,7 @@ def from_base64url(text: str | bytes) -> bytes:
         raise ValueError(message) from None
     # The spare bits of the last character must be zero, or one value would have several spellings.
     spare = len(raw) % 4
-    if spare and urlsafe_b64encode(decoded[-(len(decoded) % 3) :])[:spare] != raw[-spare:]:
+    if spare and to_base64url(decoded[-(len(decoded) % 3) :]).encode() != raw[-spare:]:
         message = "not base64url: spare bits are set"
         raise ValueError(message)
     return decoded

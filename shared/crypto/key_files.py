@@ -37,10 +37,11 @@ def read_key_file(path: Path) -> bytes:
     except OSError as problem:
         detail = f"Can't open the key file {path}: {problem.strerror}."
         raise KeyFileRefused(detail) from problem
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        _check(path, status)
-        return file.read(LARGEST_KEY_FILE)
+    try:
+        _check(path, os.fstat(descriptor))
+        return os.read(descriptor, LARGEST_KEY_FILE)
+    finally:
+        os.close(descriptor)
 
 
 def _check(path: Path, status: os.stat_result) -> None:

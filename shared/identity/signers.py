@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+from joserfc.jwk import JWKRegistry, Key
 
+from shared.crypto.framing import from_base64url
 from shared.errors import Unavailable
 
 FetchJwks: TypeAlias = Callable[[str], Awaitable[Mapping[str, Any]]]
@@ -111,13 +112,12 @@ def usable_keys(document: Mapping[str, Any]) -> dict[str, Key]:
 
 
 def _usable(entry: Mapping[str, Any]) -> Key | None:
-    if entry.get("use", "sig") != "sig":
+    # Never a symmetric key: whoever can read the set could sign with it.
+    if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC", "OKP"):
         return None
     try:
-        key = JWKRegistry.import_key(dict(entry))
-        if isinstance(key, RSAKey):
-            return key if key.public_key.key_size >= SMALLEST_RSA_BITS else None
-        # Never a symmetric key: whoever can read the set could sign with it.
-        return key if isinstance(key, ECKey | OKPKey) else None
-    except (JoseError, ValueError, TypeError):
+        if entry["kty"] == "RSA" and len(from_base64url(entry["n"]).lstrip(b"\x00")) * 8 < SMALLEST_RSA_BITS:
+            return None
+        return JWKRegistry.import_key(dict(entry))
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None

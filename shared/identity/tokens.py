@@ -251,10 +251,10 @@ def _read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 async def _choose_key(trust: _Trust, header: dict[str, Any]) -> tuple[Key, object]:
-    if header.get("alg") not in trust.entry.algorithms:
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or algorithm not in trust.entry.algorithms:
         raise TokenRefused(TokenRefusal.ALGORITHM)
     # Nothing that we trust uses critical extensions, and `b64` would change what is signed (RFC 7797).
-    key_id = header.get("kid")
     if "crit" in header or "b64" in header or not isinstance(key_id, str):
         raise TokenRefused(TokenRefusal.MALFORMED)
     key = await trust.keys.find(key_id)
