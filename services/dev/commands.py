@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def token(subject: str, groups: list[str], *, ttl_s: int) -> str:
     return DevIssuer(directory).token(subject, groups, ttl_s=ttl_s)
 
 
-def _run(work: asyncio.coroutines.Coroutine[None, None, int]) -> int:
+def _run(work: Coroutine[None, None, int]) -> int:
     async def main() -> int:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()

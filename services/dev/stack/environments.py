@@ -52,8 +52,8 @@ class Environments:
             "KEYFOB_MODE": "development",
             "KEYFOB_KAFKA_BOOTSTRAP": self.kafka,
             "KEYFOB_KAFKA_REPLICATION": "1",
-            "KEYFOB_POLICY_KEY": self.layout.signing_key("policy").public.to_base64(),
-            "KEYFOB_CATALOG_KEY": self.layout.signing_key("sync").public.to_base64(),
+            "KEYFOB_POLICY_KEY": self.layout.signing_key("policy").verify_key.to_base64(),
+            "KEYFOB_CATALOG_KEY": self.layout.signing_key("sync").verify_key.to_base64(),
             "KEYFOB_ADMIN_ISSUER": self.issuer,
             "KEYFOB_ADMIN_JWKS_URI": f"{self.issuer}/jwks",
             "PYTHONUNBUFFERED": "1",
@@ -74,7 +74,7 @@ class Environments:
                     "FEED_SECRETS_DIR": str(self.layout.secret_file("feeds")),
                 }
             case "policy":
-                keys = (self.layout.signing_key(replica).public.to_base64() for replica in RESOLVERS)
+                keys = (self.layout.signing_key(replica).verify_key.to_base64() for replica in RESOLVERS)
                 settings |= {
                     "SIGNING_KEY_FILE": str(self.layout.signing_key_file("policy")),
                     "RESOLVER_KEYS": ",".join(keys),

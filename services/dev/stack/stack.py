@@ -12,7 +12,6 @@ from typing import Any, Self
 from services.cli.connection import Api, Connection
 from services.dev.platform import METADATA_ONLY, READ_VALUES, DevIssuer, Platform, Process, Supervisor
 from services.dev.platform.broker import Broker
-from services.dev.platform.processes import plain_environment
 from services.dev.stack.environments import DATABASE, RESOLVERS, SCHEMAS, SERVICES, Environments
 from services.dev.stack.layout import Layout, write_private
 
@@ -92,16 +91,8 @@ class Stack:
             layout.signing_key(name)
 
     async def _start_issuer(self) -> None:
-        await self.supervisor.start(
-            Process(
-                "issuer",
-                (sys.executable, "-m", "services.dev.platform.issuer"),
-                env=plain_environment(**self.issuer.environment()),
-                log=self.layout.logs / "issuer.log",
-            ),
-            ready=f"{self.issuer.url}/jwks",
-            within_s=_READY_S,
-        )
+        process = self.issuer.process(log=self.layout.logs / "issuer.log")
+        await self.supervisor.start(process, ready=self.issuer.jwks_uri, within_s=_READY_S)
 
     async def _furnish_database(self) -> None:
         """One database; a role and a schema for each service, and nothing of it for the others."""

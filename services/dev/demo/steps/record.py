@@ -53,7 +53,7 @@ def _show(stage: Stage, records: list[dict[str, Any]]) -> None:
     columns = ("n", "who", "context", "what", "version", "instance", "decision", "when")
     rows = []
     for record in records[:_SHOWN]:
-        first = next(iter(record.get("references", ())), {})
+        first: dict[str, Any] = next(iter(record.get("references", ())), {})
         what = f"{record['action']} {first.get('name', '')}"
         decision = record.get("decision") or record.get("reason")
         when = str(record["at"])[11:23]
