@@ -106,5 +106,5 @@ def _words(response: httpx2.Response, service: str) -> str:
         choices = problem.get("choices")
     except ValueError:
         return f"{service} answered {response.status_code}."
-    listed = f" Choose from: {', '.join(map(str, choices))}." if choices else ""
-    return f"{cut(detail, 500)}{cut(listed, 500)}" or f"{service} answered {response.status_code}."
+    listed = f"Choose from: {', '.join(map(str, choices))}." if choices else ""
+    return f"{cut(detail, 500)} {cut(listed, 500)}".strip() or f"{service} answered {response.status_code}."
