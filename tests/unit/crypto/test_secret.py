@@ -71,7 +71,6 @@ def test_a_view_ends_with_its_block_even_if_that_fails(secret: SecretBytes) -> N
         lambda secret: "x" + secret,
         lambda secret: secret[0],
         lambda secret: secret == VALUE,
-        lambda secret: secret == VALUE,
         lambda secret: secret != VALUE,
         lambda secret: secret in {VALUE, b""},
         pickle.dumps,

@@ -9,6 +9,7 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 from shared.errors import Unavailable
 from shared.identity import TokenVerifier, TrustedIssuer
@@ -68,7 +69,7 @@ class Issuer:
 
 def sign(key: Key, header: dict[str, Any], claims: dict[str, Any]) -> str:
     """Sign whatever is asked for."""
-    registry = jwt.JWSRegistry(algorithms=[header["alg"]], strict_check_header=False)
+    registry = JWSRegistry(algorithms=[header["alg"]], strict_check_header=False)
     return jwt.encode(header, claims, key, registry=registry)
 
 

@@ -161,7 +161,8 @@ async def test_keys_and_addresses_in_the_header_are_never_looked_at(tokens: Toke
 
 
 async def test_critical_extensions_and_a_missing_key_id_are_refused(tokens: TokenVerifier, issuer: Issuer) -> None:
-    for header in ({"crit": ["b64"], "b64": False}, {"b64": True}, {"crit": []}):
+    headers: list[dict[str, Any]] = [{"crit": ["b64"], "b64": False}, {"b64": True}, {"crit": []}]
+    for header in headers:
         token = forged({"alg": "RS256", "kid": "rsa"} | header, GOOD)
         assert await refusal(tokens, token) == TokenRefusal.MALFORMED
     for key_id in ({}, {"kid": None}, {"kid": ["rsa"]}, {"kid": 1}):

@@ -1,0 +1,32 @@
+"""Only the holder of an instance's signing key can name its sealing key."""
+
+import pytest
+
+from shared.crypto import SealingKey, SigningKey
+from shared.crypto.framing import to_base64url
+from shared.delivery import certify_sealing_key, verify_certificate
+from shared.errors import SignatureInvalid
+
+SIGNING, SEALING = SigningKey.generate(), SealingKey.generate()
+CERTIFICATE = certify_sealing_key(SIGNING, SEALING.public)
+
+
+def test_a_certified_key_verifies() -> None:
+    verify_certificate(CERTIFICATE, signing_key=SIGNING.verify_key, sealing_key=SEALING.public)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "signing", "sealing"),
+    [
+        (CERTIFICATE, SIGNING, SealingKey.generate()),
+        (CERTIFICATE, SigningKey.generate(), SEALING),
+        (certify_sealing_key(SigningKey.generate(), SEALING.public), SIGNING, SEALING),
+        (to_base64url(SIGNING.sign(b"another use", SEALING.public.raw)), SIGNING, SEALING),
+        ("", SIGNING, SEALING),
+        ("not base64url!", SIGNING, SEALING),
+        (CERTIFICATE + "==", SIGNING, SEALING),
+    ],
+)
+def test_anything_else_is_refused(certificate: str, signing: SigningKey, sealing: SealingKey) -> None:
+    with pytest.raises(SignatureInvalid):
+        verify_certificate(certificate, signing_key=signing.verify_key, sealing_key=sealing.public)
