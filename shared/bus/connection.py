@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from shared.bus.cloudevents import Message
+from shared.bus.pacing import PacedConsumer
 from shared.errors import KeyfobError, Unavailable, cut
 from shared.topics import Topic
 
@@ -88,7 +89,7 @@ class KafkaSettings(BaseModel):
 
     def consumer(self, *topics: str, **more: Any) -> AIOKafkaConsumer:
         """A consumer of committed messages that never commits by itself, not started."""
-        return AIOKafkaConsumer(*topics, **(self.client() | CONSUMER_DEFAULTS | more))
+        return PacedConsumer(*topics, **(self.client() | CONSUMER_DEFAULTS | more))
 
 
 CONSUMER_DEFAULTS: dict[str, Any] = {
@@ -164,6 +165,21 @@ async def ensure_topics(kafka: KafkaSettings, topics: Iterable[Topic], *, replic
             if code not in (0, TOPIC_EXISTS):
                 raise TopicsUnsuitable(f"{name}: error {code} {cut(words[0] if words else '')}")
         await _verify(admin, wanted)
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"broker down, or wrong credentials: {cut(error)}") from error
+    finally:
+        await admin.close()
+
+
+async def topics_present(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
+    """Check that topics which others make are there and fit.
+
+    Raises `TopicsUnsuitable` when one is missing or has lost its order, `Unavailable` when the broker can't be asked.
+    """
+    admin = AIOKafkaAdminClient(**kafka.client())
+    try:
+        await admin.start()
+        await _verify(admin, tuple(topics))
     except (KafkaError, OSError) as error:
         raise Unavailable(f"broker down, or wrong credentials: {cut(error)}") from error
     finally:

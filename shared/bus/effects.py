@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,6 +33,7 @@ from opentelemetry.trace import SpanKind
 from shared.bus.cloudevents import Message, Unreadable, decode, received
 from shared.bus.connection import CONSUMER_DEFAULTS, KafkaSettings
 from shared.bus.outages import is_outage
+from shared.bus.pacing import PacedConsumer
 from shared.errors import cut
 from shared.events.contract import Contract
 from shared.telemetry import span
@@ -75,9 +77,18 @@ class Patience:
     delays_s: tuple[float, ...] = (0.1, 0.5, 2.0, 8.0)
 
 
+class EffectsBroker(KafkaBroker):
+    """FastStream's broker, consuming with our paced consumer."""
+
+    async def _connect(self) -> Callable[..., Any]:
+        original: Any = await super()._connect()
+        self.config.broker_config.builder = paced = partial(PacedConsumer, **original.keywords)
+        return paced
+
+
 def effects_broker(kafka: KafkaSettings) -> KafkaBroker:
     """The FastStream broker of a service, with the safe defaults; subscribe with `consume`."""
-    return KafkaBroker(
+    return EffectsBroker(
         kafka.bootstrap.split(","),
         client_id=kafka.client_id,
         security=_security(kafka),

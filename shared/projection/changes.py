@@ -24,11 +24,15 @@ class Upserted:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The key holds nothing now. `kind` is the CloudEvents type of what it held, None when it held nothing known."""
+    """The key holds nothing now. `kind` is the CloudEvents type of what it held, None when it held nothing known.
+
+    `payload` is what could not be read, when that is why: a digest over all records counts it nevertheless.
+    """
 
     key: str
     kind: str | None
     why: Why
+    payload: bytes | None = None
 
 
 Change = Upserted | Removed

@@ -60,13 +60,13 @@ class Fold:
         """The offset up to which everything has been handed out, when messages were read up to `position`."""
         return position if self._open is None else self._open.first
 
-    def remove_unreadable(self, key: str) -> Removed:
+    def remove_unreadable(self, key: str, payload: bytes) -> Removed:
         """Take away what a key holds, because what it should hold can't be used. Its number stays."""
         held = self._keys.get(key)
         kind = None if held is None else held.kind
         if held is not None:
             held.kind = None
-        return Removed(key, kind, Why.UNREADABLE)
+        return Removed(key, kind, Why.UNREADABLE, payload)
 
     def _take(self, message: Message, ready: list[Change]) -> None:
         headers = dict(message.headers)
@@ -101,7 +101,7 @@ class Fold:
             typed = read_record(message, headers, part, self.known)
         except Unreadable as error:
             self.on_alert(Alert(message.topic, key, message.offset, error.detail))
-            return self.remove_unreadable(key)
+            return self.remove_unreadable(key, message.value)
         return self._newer(key, typed)
 
     def _newer(self, key: str, typed: TypedRecord) -> Change | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Generic, TypeVar
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from shared.bus.freshness import Clock, Freshness
 from shared.bus.whole_topic import Batch, OrderLost, Restarted, WholeTopicReader
 from shared.errors import cut
+from shared.projection.bulk import BULK_MESSAGES, collector_aside
 from shared.projection.changes import Alert, Change, Upserted
 from shared.projection.fold import Fold
 from shared.projection.records import Registry
@@ -128,8 +130,10 @@ class Projection(Generic[S]):
     async def _take(self, batch: Batch) -> None:
         if self._goal is None:
             self._goal = await self._end_at_start(batch)
-        changes = self._fold.feed(batch.messages, at_end=batch.at_end)
-        self._snapshot = self._applied(self._snapshot, changes)
+        bulk = not self._reached and len(batch.messages) >= BULK_MESSAGES
+        with collector_aside() if bulk else nullcontext():
+            changes = self._fold.feed(batch.messages, at_end=batch.at_end)
+            self._snapshot = self._applied(self._snapshot, changes)
         self._position = self._fold.applied_position(batch.position)
         if not self._reached and self._position >= self._goal:
             self._reached = True
@@ -155,7 +159,7 @@ class Projection(Generic[S]):
                 if not isinstance(change, Upserted):
                     raise
                 self._alert(Alert(self._reader.topic, change.record.key, -1, f"unusable: {type(error).__name__}"))
-                snapshot = self._apply(snapshot, self._fold.remove_unreadable(change.record.key))
+                snapshot = self._apply(snapshot, self._fold.remove_unreadable(change.record.key, change.record.payload))
         return snapshot
 
     def _start_over(self, reason: str) -> None:

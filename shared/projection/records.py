@@ -33,7 +33,9 @@ class TypedRecord:
     seq: int
     record: StateRecord
     payload: bytes
-    signature: bytes | None
+    signed: str | None
+    """The signature as the header has it: decoded at first use."""
+
     key_id: str | None
     _verdict: tuple[Authority, bool] | None = field(default=None, init=False, repr=False)
 
@@ -57,10 +59,11 @@ class Authority:
 
     def _verify(self, typed: TypedRecord) -> bool:
         key = None if typed.key_id is None else self._keys.get(typed.key_id)
-        if key is None or typed.signature is None:
+        signature = from_header(typed.signed)
+        if key is None or signature is None:
             return False
         return record_verifies(
-            key, typed.signature, topic=typed.topic, type_=typed.type, key=typed.key, payload=typed.payload
+            key, signature, topic=typed.topic, type_=typed.type, key=typed.key, payload=typed.payload
         )
 
 
@@ -94,7 +97,7 @@ def read_record(
         seq=record.seq,
         record=record,
         payload=message.value,
-        signature=from_header(_text(headers.get("ce_signature"))),
+        signed=_text(headers.get("ce_signature")),
         key_id=_text(headers.get("ce_keyid")),
     )
 
