@@ -1,0 +1,111 @@
+"""Who is calling: the instance by its assertion, the subject by its token, both as the newest picture knows them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from services.resolver.domain.facts import Evidence, Idp, Instance
+from services.resolver.domain.policy_state import PolicyState
+from services.resolver.trust import Trust
+from shared.crypto.sealing import SealingPublicKey
+from shared.crypto.signing import VerifyKey
+from shared.delivery import ReplayWindow, Request, VerifiedAssertion, verify_assertion, verify_certificate
+from shared.errors import SignatureInvalid
+from shared.identity import Subject, TokenVerifier, TrustedIssuer
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceKeys:
+    """The keys of one instance's record, checked: the sealing key is certified by the signing key."""
+
+    evidence: Evidence
+    verify: VerifyKey
+    seal: SealingPublicKey
+
+
+@dataclass(slots=True)
+class Instances:
+    """The keys of instances that may act now."""
+
+    trust: Trust
+    clock: Callable[[], float] = time.time
+    seen: ReplayWindow = field(default_factory=ReplayWindow)
+    _keys: dict[str, InstanceKeys] = field(default_factory=dict)
+
+    def verify(self, assertion: str, request: Request, policy: PolicyState) -> VerifiedAssertion:
+        """The verified assertion; `AssertionInvalid` for unknown, banned and untrusted instances among others."""
+
+        def key_of(instance_id: str) -> VerifyKey | None:
+            instance = policy.instance(instance_id)
+            keys = None if instance is None else self.keys(instance)
+            return None if keys is None else keys.verify
+
+        return verify_assertion(assertion, request, key_of=key_of, seen=self.seen, now=self.clock())
+
+    def keys(self, instance: Instance) -> InstanceKeys | None:
+        """The instance's keys; None while it is banned, untrusted, or its sealing key isn't its own."""
+        kept = self._keys.get(instance.id)
+        if kept is not None and kept.evidence is instance.evidence:
+            return kept if instance.active else None
+        if not instance.active or not self.trust(instance.evidence):
+            return None
+        try:
+            keys = _checked(instance)
+        except (ValueError, SignatureInvalid):
+            _log.error("instance keys unusable", instance=instance.id)
+            return None
+        self._keys[instance.id] = keys
+        return keys
+
+
+def _checked(instance: Instance) -> InstanceKeys:
+    verify, seal = VerifyKey.from_base64(instance.signing_key), SealingPublicKey.from_base64(instance.sealing_key)
+    verify_certificate(instance.sealing_certificate, signing_key=verify, sealing_key=seal)
+    return InstanceKeys(instance.evidence, verify, seal)
+
+
+@dataclass(slots=True)
+class Subjects:
+    """Verifies subjects' tokens against exactly the identity providers that policy signed."""
+
+    verifier: TokenVerifier
+    trust: Trust
+    _idps: object = None
+
+    async def verify(self, token: str, policy: PolicyState) -> Subject:
+        """Whom the token speaks for; `TokenInvalid`, or `Unavailable` when the issuer's keys can't be had."""
+        self.follow(policy)
+        return await self.verifier.verify(token)
+
+    def follow(self, policy: PolicyState) -> None:
+        """Trust the issuers of this state; costs nothing while they are the same."""
+        if policy.idps is self._idps:
+            return
+        self._idps = policy.idps
+        trusted = [idp for idp in policy.idps.values() if self.trust(idp.evidence)]
+        self.verifier.replace_issuers(_issuer(idp) for idp in trusted if _alone(idp, trusted))
+
+
+def _alone(idp: Idp, others: list[Idp]) -> bool:
+    """Whether no other entry names this issuer: of two, nothing says whose a token is, so neither counts."""
+    alone = sum(other.issuer == idp.issuer for other in others) == 1
+    if not alone:
+        _log.error("two identity providers name one issuer", idp=idp.id)
+    return alone
+
+
+def _issuer(idp: Idp) -> TrustedIssuer:
+    return TrustedIssuer(
+        idp_id=idp.id,
+        issuer=idp.issuer,
+        jwks_uri=idp.jwks_uri,
+        audience=idp.audience,
+        subject_claim=idp.subject_claim,
+        groups_claim=idp.groups_claim,
+    )

@@ -1,0 +1,119 @@
+"""One resolve as far as it has come: each step adds to it, and every record tells what is there."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.resolver.answers import Lease
+from services.resolver.domain.decision import Item, Plan
+from services.resolver.domain.snapshot import Floor, Snapshot
+from services.resolver.domain.versions import superseded
+from services.resolver.records import Entry
+from services.resolver.sources.port import ReadValue
+from shared.delivery import Request, VerifiedAssertion
+from shared.delivery.messages import ResolveRequest
+from shared.errors import KeyfobError
+from shared.events.access import AccessSubject, Phase
+from shared.identity import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as it came. `traceparent` is the caller's W3C trace context."""
+
+    request: Request
+    assertion: str
+    traceparent: str | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id, or nothing."""
+        parts = (self.traceparent or "").split("-")
+        return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else ""  # noqa: PLR2004 - W3C Trace Context 3.2
+
+
+class CaseRefused(Exception):
+    """Ends a case: `reason` for the record, `error` for the caller."""
+
+    def __init__(self, reason: str, error: KeyfobError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, both proved."""
+
+    assertion: VerifiedAssertion
+    subject: Subject
+
+
+@dataclass(slots=True)
+class Case:
+    """What is known of one resolve. Values in it are wiped by `wipe`, whatever came of it."""
+
+    call: Call
+    wish: ResolveRequest
+    id: str = field(default_factory=lambda: f"resolution/{secrets.token_hex(16)}")
+    assertion: VerifiedAssertion | None = None
+    subject: Subject | None = None
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    plan: Plan | None = None
+    leases: tuple[Lease, ...] = ()
+    values: list[ReadValue] = field(default_factory=list)
+
+    @property
+    def floor(self) -> Floor:
+        """What the instance has seen already."""
+        return Floor(self.wish.floor.policy, self.wish.floor.catalog)
+
+    def grant(self, plan: Plan, leases: tuple[Lease, ...]) -> None:
+        """This is what it comes to, as far as decided by now."""
+        self.plan, self.leases = plan, leases
+
+    def wipe(self) -> None:
+        """Overwrite every value that was read."""
+        for value in self.values:
+            value.secret.wipe()
+
+    def behind(self, items: Sequence[Item]) -> list[int]:
+        """Which of the values are older than the catalog's present version of their reference."""
+        pairs = enumerate(zip(self.values, items, strict=True))
+        return [index for index, (value, item) in pairs if superseded(value.version, item.reference.version)]
+
+    def entry(self, phase: Phase, reason: str = "") -> Entry:
+        """The record of this case in `phase`."""
+        plan, floor = self.plan, self.snapshot.floor
+        versions: Sequence[str | None] = [value.version for value in self.values] or [None] * len(self.leases)
+        return Entry(
+            phase=phase,
+            resolution_id=self.id,
+            instance_id=self.assertion.instance_id if self.assertion else None,
+            instance_name=self._instance_name(),
+            subject=self._subject(),
+            server_id=plan.server.id if plan else None,
+            server_name=self.wish.server,
+            profile_id=plan.profile.id if plan else None,
+            context=plan.profile.name if plan else self.wish.context or "",
+            items=tuple(lease.recorded(version) for lease, version in zip(self.leases, versions, strict=True)),
+            reason=reason,
+            policy_seq=floor.policy,
+            catalog_seq=floor.catalog,
+            trace_id=self.call.trace_id,
+            traceparent=self.call.traceparent,
+        )
+
+    def _instance_name(self) -> str:
+        if self.assertion is None:
+            return ""
+        instance = self.snapshot.policy.instance(self.assertion.instance_id)
+        return instance.name if instance else ""
+
+    def _subject(self) -> AccessSubject | None:
+        if self.subject is None:
+            return None
+        groups = (self.plan.group,) if self.plan else ()
+        return AccessSubject(idp_id=self.subject.idp_id, subject=self.subject.subject, groups=groups)

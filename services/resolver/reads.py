@@ -1,0 +1,89 @@
+"""Reading values for resolves. Identical reads under way are shared, nothing is kept afterwards.
+
+A read may be joined only by a resolve that knows nothing which the read didn't: it must have begun on a picture at
+least as new as the one that the resolve was decided on. Otherwise a read that began before a rotation would answer
+somebody who was already told of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.resolver.domain.decision import Item
+from services.resolver.domain.snapshot import Floor
+from services.resolver.sources.port import AnswerUnusable, ReadFailed, ReadValue, SourceUnreachable, ValueReader
+from shared.crypto.secret import SecretBytes
+
+Place = tuple[str, str, str, str, str | None]
+"""(source id, origin, mount, path, key)"""
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One read under way, and those who joined it."""
+
+    began: Floor
+    joined: list[asyncio.Future[ReadValue]] = field(default_factory=list)
+
+    def land(self, read: ReadValue) -> None:
+        """Give everybody who joined a copy of their own, which they wipe when they like."""
+        for waiter in self.joined:
+            if not waiter.done():
+                with read.secret.reveal() as view:
+                    waiter.set_result(ReadValue(SecretBytes(view), read.version))
+
+    def fail(self, error: ReadFailed) -> None:
+        """Everybody who joined fails alike."""
+        for waiter in self.joined:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Values by provider; `deadline_s` bounds one read in seconds."""
+
+    readers: Mapping[str, ValueReader]
+    deadline_s: float
+    _flights: dict[Place, _Flight] = field(default_factory=dict)
+
+    async def read(self, item: Item, *, since: Floor) -> ReadValue:
+        """The item's value, read after `since` was known. Raises a `ReadFailed`; the caller wipes the value."""
+        place = _place(item)
+        flight = self._flights.get(place)
+        if flight is not None and flight.began.covers(since):
+            waiter: asyncio.Future[ReadValue] = asyncio.get_running_loop().create_future()
+            flight.joined.append(waiter)
+            return await waiter
+        flight = self._flights[place] = _Flight(since)
+        try:
+            read = await self._read(item)
+        except ReadFailed as error:
+            flight.fail(error)
+            raise
+        except BaseException:
+            flight.fail(SourceUnreachable())
+            raise
+        finally:
+            # A newer read may have taken the place meanwhile: that one stays.
+            if self._flights.get(place) is flight:
+                del self._flights[place]
+        flight.land(read)
+        return read
+
+    async def _read(self, item: Item) -> ReadValue:
+        reader = self.readers.get(item.source.place.provider)
+        if reader is None:
+            raise AnswerUnusable
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await reader.read(item.source, item.reference)
+        except TimeoutError:
+            raise SourceUnreachable from None
+
+
+def _place(item: Item) -> Place:
+    place = item.source.place
+    return item.source.id, place.origin, place.mount, item.reference.path, item.reference.key

@@ -1,0 +1,284 @@
+"""Access records: numbered without gaps, chained, durable before anything rests on them.
+
+One batch is under way at a time; what is said meanwhile waits for the next one (a group commit, so 64 callers cost a
+handful of requests to the broker). Numbers are given when a batch is made, in order, so a record that was given up
+while it waited leaves no hole. What a batch under way becomes is for the idempotent producer: it repeats until the
+broker answers. A caller whose deadline passes meanwhile is refused, and voids its record with an `abandoned` one
+behind it. When the producer fails for good, nobody knows how the stream ends: it is never continued, a new run with
+a new producer begins, and outcomes that were under way are said again there (readers join them by resolution).
+
+Deadlines are the callers'; `record_deadline_s` is applied in `durable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
+
+from shared import topics
+from shared.bus.cloudevents import Message, encode
+from shared.bus.connection import connect, disconnect
+from shared.errors import RecordFailed, cut
+from shared.events.access import FIRST_PREV, AccessItem, AccessRecord, AccessSubject, Phase
+
+_log = structlog.get_logger(__name__)
+
+MOST_WAITING: Final = 20_000
+"""Records that may wait for a broker that is away, some 2 KB each; beyond it callers are refused at once."""
+MOST_IN_BATCH: Final = 500
+FLUSH_WITHIN_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What one record says, before it has its place in a stream."""
+
+    phase: Phase
+    resolution_id: str
+    instance_id: str | None = None
+    instance_name: str = ""
+    subject: AccessSubject | None = None
+    server_id: str | None = None
+    server_name: str = ""
+    profile_id: str | None = None
+    context: str = ""
+    items: tuple[AccessItem, ...] = ()
+    reason: str = ""
+    policy_seq: int = 0
+    catalog_seq: int = 0
+    trace_id: str = ""
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a durable record stands; `hash` is the SHA-256 of its payload, in hex."""
+
+    stream: str
+    n: int
+    hash: str
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A record on its way. `numbered` means that it may be, or come to be, in the topic."""
+
+    entry: Entry
+    kept: bool
+    """Whether it outlives a failed stream: outcomes do, an authorisation that nobody waits for doesn't."""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    done: asyncio.Future[Position] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    numbered: bool = False
+    born: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+
+
+class AccessLog(Protocol):
+    """Where access records go."""
+
+    def write(self, entry: Entry, *, kept: bool = False) -> Draft:
+        """Say `entry` soon, without waiting. `kept`: even if nobody waits, and again in the next stream."""
+        ...
+
+    async def durable(self, draft: Draft) -> Position:
+        """Wait for the record; `RecordFailed` when it isn't durable in time. A numbered one may still land."""
+        ...
+
+
+class _StreamLost(Exception):
+    """The producer failed for good: what was under way is uncertain."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One run of one producer: the chain's head and the partition that it is in."""
+
+    id: str
+    partition: int
+    n: int = 0
+    prev: str = FIRST_PREV
+
+    def next(self, draft: Draft) -> tuple[Message, Position]:
+        """The draft's message and position at the head of the chain, which moves on."""
+        message = _message(draft, stream=self.id, n=self.n, prev=self.prev)
+        position = Position(self.id, self.n, hashlib.sha256(message.value).hexdigest())
+        self.n, self.prev = self.n + 1, position.hash
+        draft.numbered = True
+        return message, position
+
+
+class AccessRecorder:
+    """The access records of one replica. `run` it as a task; it ends only when cancelled."""
+
+    def __init__(
+        self, new_producer: Callable[[], AIOKafkaProducer], *, replica_id: str, record_deadline_s: float
+    ) -> None:
+        self._new_producer = new_producer
+        self._replica_id = replica_id
+        self._deadline_s = record_deadline_s
+        self._waiting: deque[Draft] = deque()
+        self._under_way: Sequence[tuple[Draft, Position]] = ()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._trouble: str | None = "not connected yet"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be recorded now, for the readiness route; None when all is well."""
+        return self._trouble
+
+    def write(self, entry: Entry, *, kept: bool = False) -> Draft:
+        """See `AccessLog`. When too many wait already the draft has failed at once."""
+        draft = Draft(entry, kept)
+        if len(self._waiting) >= MOST_WAITING and not self._forget_given_up():
+            draft.done.set_exception(RecordFailed())
+            draft.done.exception()
+            return draft
+        self._waiting.append(draft)
+        self._wake.set()
+        return draft
+
+    async def durable(self, draft: Draft) -> Position:
+        """See `AccessLog`."""
+        try:
+            async with asyncio.timeout_at(draft.born + self._deadline_s):
+                return await draft.done
+        except TimeoutError:
+            draft.done.cancel()
+            raise RecordFailed from None
+
+    async def run(self) -> None:
+        """Publish for ever, one stream after the other."""
+        while True:
+            producer = self._new_producer()
+            try:
+                await connect(producer, what="access records")
+                await self._one_stream(producer)
+            except _StreamLost as lost:
+                self._trouble = "the stream was lost, a new one begins"
+                _log.error("access stream lost", error=cut(lost))
+            finally:
+                await disconnect(producer)
+
+    async def flush(self) -> None:
+        """Wait until everything said is durable, at most `FLUSH_WITHIN_S`: for a clean end."""
+        try:
+            async with asyncio.timeout(FLUSH_WITHIN_S):
+                while self._waiting or self._under_way:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            _log.warning("access records left behind", waiting=len(self._waiting) + len(self._under_way))
+
+    def _forget_given_up(self) -> bool:
+        """Make room by dropping drafts that nobody waits for any more."""
+        self._waiting = deque(draft for draft in self._waiting if not draft.done.done() or draft.kept)
+        return len(self._waiting) < MOST_WAITING
+
+    async def _one_stream(self, producer: AIOKafkaProducer) -> None:
+        stream = await self._open_stream(producer)
+        self._trouble = None
+        while True:
+            if not self._waiting:
+                self._idle.set()
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._publish_some(producer, stream)
+
+    async def _open_stream(self, producer: AIOKafkaProducer) -> _Stream:
+        stream_id = f"access/{self._replica_id}/{uuid.uuid4().hex}"
+        try:
+            partitions = sorted(await producer.partitions_for(topics.ACCESS))
+        except KafkaError as error:
+            raise _StreamLost(cut(error)) from error
+        return _Stream(stream_id, DefaultPartitioner()(stream_id.encode(), partitions, partitions))
+
+    async def _publish_some(self, producer: AIOKafkaProducer, stream: _Stream) -> None:
+        batch = producer.create_batch()
+        self._under_way = self._fill(batch, stream)
+        if not self._under_way:
+            return
+        try:
+            acknowledged = await producer.send_batch(batch, topics.ACCESS, partition=stream.partition)
+            await acknowledged
+        except KafkaError as error:
+            self._give_up()
+            raise _StreamLost(cut(error)) from error
+        for draft, position in self._under_way:
+            if not draft.done.done():
+                draft.done.set_result(position)
+        self._under_way = ()
+
+    def _fill(self, batch: Any, stream: _Stream) -> list[tuple[Draft, Position]]:
+        """Number the waiting drafts into `batch` until it is full; those given up meanwhile get no number."""
+        filled: list[tuple[Draft, Position]] = []
+        key = stream.id.encode()
+        while self._waiting and len(filled) < MOST_IN_BATCH:
+            draft = self._waiting.popleft()
+            if draft.done.done() and not draft.kept:
+                continue
+            before = stream.n, stream.prev
+            message, position = stream.next(draft)
+            if batch.append(timestamp=None, key=key, value=message.value, headers=list(message.headers)) is None:
+                stream.n, stream.prev = before
+                self._waiting.appendleft(draft)
+                break
+            filled.append((draft, position))
+        batch.close()
+        return filled
+
+    def _give_up(self) -> None:
+        """Nobody knows whether these landed: outcomes are said again in the next stream, the others have failed."""
+        for draft, _ in reversed(self._under_way):
+            if draft.kept:
+                self._waiting.appendleft(draft)
+            elif not draft.done.done():
+                draft.done.set_exception(RecordFailed())
+                draft.done.exception()
+        self._under_way = ()
+        self._wake.set()
+
+
+def _message(draft: Draft, *, stream: str, n: int, prev: str) -> Message:
+    entry = draft.entry
+    record = AccessRecord(
+        id=f"{stream}/{n}",
+        stream=stream,
+        n=n,
+        prev=prev,
+        phase=entry.phase,
+        at=draft.at,
+        resolution_id=entry.resolution_id,
+        instance_id=entry.instance_id,
+        instance_name=entry.instance_name,
+        subject=entry.subject,
+        server_id=entry.server_id,
+        server_name=entry.server_name,
+        profile_id=entry.profile_id,
+        context=entry.context,
+        items=entry.items,
+        reason=entry.reason,
+        policy_seq=entry.policy_seq,
+        catalog_seq=entry.catalog_seq,
+        trace_id=entry.trace_id,
+    )
+    return encode(
+        record,
+        key=stream,
+        source="keyfob/resolver",
+        event_id=record.id,
+        traceparent=entry.traceparent,
+        time=draft.at,
+    )

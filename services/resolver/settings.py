@@ -1,0 +1,41 @@
+"""Settings of the resolver, prefix `KEYFOB_RESOLVER_`. No database: a replica's state is its two projections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.config import HttpSettings
+
+
+class ResolverSettings(HttpSettings):
+    """One replica. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYFOB_RESOLVER_", frozen=True, extra="ignore")
+
+    replica_id: str = Field(
+        "resolver-1",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="name of this replica, unlike every other's: it names its records and its receipts",
+    )
+    audience: str = Field(
+        "",
+        description="origin that gateways call, which their assertions name; empty: the address it listens on",
+    )
+    signing_key_file: Path = Field(Path("resolver-signing.key"), description="Ed25519 key that signs answers")
+    credentials_dir: Path = Field(
+        Path("credentials"),
+        description="holds <source-name>.json, mode 0600: origin and token of each source",
+    )
+    source_ca_file: Path | None = Field(None, description="PEM of a CA to trust for sources, beside the system's")
+    tick_bound_s: float = Field(15.0, gt=0, description="refuse when policy's signed tick is older")
+    floor_wait_s: float = Field(0.25, ge=0, description="how long a request waits for its floor to be reached")
+    record_deadline_s: float = Field(1.5, gt=0, description="an access record must be durable within this")
+    read_deadline_s: float = Field(2.0, gt=0, description="a source must have answered within this")
+    lease_ttl_s: float = Field(900.0, gt=0, description="longest lease; token and grant may end it earlier")
+    heartbeat_s: float = Field(1.0, gt=0, description="between receipts when nothing changes")
+    receipt_pause_s: float = Field(0.005, ge=0, description="shortest pause between receipts of a busy projection")
+    source_connections: int = Field(128, ge=1, description="connections kept to each source")
+    memory_tokens: int = Field(10_000, ge=0, description="verified subject tokens remembered")

@@ -1,0 +1,1 @@
+"""Where values are read: one module a provider behind one port."""
