@@ -1,0 +1,1 @@
+"""policy: who may use what. It accepts, signs and publishes; resolvers decide."""

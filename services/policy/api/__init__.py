@@ -1,0 +1,1 @@
+"""HTTP of policy: administration, enrolment, and what subjects ask about themselves."""

@@ -1,0 +1,102 @@
+"""Grants and bindings: which profile may use which reference, and where it goes."""
+
+from __future__ import annotations
+
+from services.policy.commands.outcomes import (
+    Created,
+    Unchanged,
+    Updated,
+    addressed,
+    change,
+    create,
+    named,
+)
+from services.policy.domain.definitions import field_names
+from services.policy.domain.drafts import Approval, BindingDraft, GrantDraft
+from services.policy.domain.grants import any_covers, check_grant
+from services.policy.domain.kinds import Kind, new_id
+from services.policy.domain.ports import Work
+from shared.errors import BadRequest, Conflict
+from shared.events.catalog import ReferenceRecord
+from shared.events.policy import BindingRecord, GrantRecord, ProfileRecord, ReferenceOrigin, ServerRecord
+
+
+async def create_grant(
+    work: Work, draft: GrantDraft, reference: ReferenceRecord
+) -> Created[GrantRecord] | Unchanged[GrantRecord]:
+    """Let a profile use a reference that the catalog has."""
+    profile = await named(work, ProfileRecord, draft.profile, place="profile")
+    server = None if draft.server is None else await named(work, ServerRecord, draft.server, place="server")
+    record = GrantRecord(
+        id=new_id(Kind.GRANT),
+        seq=work.seq,
+        revision=1,
+        profile_id=profile.id,
+        reference_id=reference.id,
+        server_id=None if server is None else server.id,
+        **draft.model_dump(include={"field", "destination", "labels", "starts_at", "ends_at"}),
+    )
+    check_grant(record, server=server, now=work.now)
+    return await create(work, record)
+
+
+async def create_binding(
+    work: Work, draft: BindingDraft, reference: ReferenceRecord
+) -> Created[BindingRecord] | Unchanged[BindingRecord]:
+    """Bind a field to a reference that the profile has a grant for, for the definition as it is now."""
+    profile = await named(work, ProfileRecord, draft.profile, place="profile")
+    server = await named(work, ServerRecord, draft.server, place="server")
+    _check_pin(server, field=draft.field, digest=draft.definition_digest)
+    record = BindingRecord(
+        id=new_id(Kind.BINDING),
+        seq=work.seq,
+        revision=1,
+        profile_id=profile.id,
+        server_id=server.id,
+        field=draft.field,
+        origin=ReferenceOrigin(reference_id=reference.id),
+        definition_digest=server.digest,
+    )
+    await _check_granted(work, record, server)
+    return await create(work, record)
+
+
+async def update_binding(
+    work: Work, text: str, draft: BindingDraft, reference: ReferenceRecord
+) -> Updated[BindingRecord] | Unchanged[BindingRecord]:
+    """Bind the same field to another reference; leases that rest on the binding end."""
+    current = await addressed(work, BindingRecord, text)
+    profile = await named(work, ProfileRecord, draft.profile, place="profile")
+    server = await named(work, ServerRecord, draft.server, place="server")
+    if (profile.id, server.id, draft.field) != (current.profile_id, current.server_id, current.field):
+        raise BadRequest("A binding keeps its profile, server and field: delete it and make another one.")
+    _check_pin(server, field=draft.field, digest=draft.definition_digest)
+    origin = ReferenceOrigin(reference_id=reference.id)
+    wanted = current.model_copy(update={"origin": origin, "definition_digest": server.digest})
+    await _check_granted(work, wanted, server)
+    return await change(work, current, wanted, ended=(current.id,))
+
+
+async def approve_binding(
+    work: Work, text: str, approval: Approval
+) -> Updated[BindingRecord] | Unchanged[BindingRecord]:
+    """Pin the server's definition of now, on an administrator's word that it is fine."""
+    current = await addressed(work, BindingRecord, text)
+    server = await work.get(ServerRecord, current.server_id)
+    if server is None:
+        raise Conflict("The server is gone.")
+    _check_pin(server, field=current.field, digest=approval.definition_digest)
+    return await change(work, current, current.model_copy(update={"definition_digest": server.digest}))
+
+
+def _check_pin(server: ServerRecord, *, field: str, digest: str | None) -> None:
+    if field not in field_names(server.definition):
+        raise BadRequest("The server's definition has no field by that name.")
+    if digest is not None and digest != server.digest:
+        raise Conflict("The server's definition has another digest by now: read it again before you approve it.")
+
+
+async def _check_granted(work: Work, binding: BindingRecord, server: ServerRecord) -> None:
+    grants = await work.linked(GrantRecord, binding.profile_id, binding.origin.reference_id)
+    if not any_covers(grants, server=server, field=binding.field):
+        raise Conflict("The profile has no grant for that reference that covers this field: grant it first.")

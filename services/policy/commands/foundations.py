@@ -1,0 +1,119 @@
+"""Identity providers, profiles, mappings and servers: what assignments stand on."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from services.policy.commands.outcomes import Created, Unchanged, Updated, addressed, change, create, named
+from services.policy.domain.definitions import check_definition
+from services.policy.domain.drafts import (
+    IdpDraft,
+    MappingDraft,
+    ProfileChange,
+    ProfileDraft,
+    ServerChange,
+    ServerDraft,
+)
+from services.policy.domain.kinds import Kind, issuer_link, new_id
+from services.policy.domain.names import check_group, check_name, check_text
+from services.policy.domain.ports import Work
+from shared.errors import BadRequest, Conflict
+from shared.events.definitions import definition_digest
+from shared.events.policy import BindingRecord, IdpRecord, MappingRecord, ProfileRecord, ServerRecord
+
+
+async def create_idp(work: Work, draft: IdpDraft) -> Created[IdpRecord] | Unchanged[IdpRecord]:
+    """Trust an identity provider. One issuer has one entry: else nothing says whose a token is."""
+    check_name(draft.name, of="identity provider")
+    for place, text in (("issuer", draft.issuer), ("jwks_uri", draft.jwks_uri)):
+        _check_url(text, place=place)
+    for place, text in (
+        ("audience", draft.audience),
+        ("subject claim", draft.subject_claim),
+        ("groups claim", draft.groups_claim),
+    ):
+        check_text(text, of=place)
+    record = IdpRecord(id=new_id(Kind.IDP), seq=work.seq, revision=1, **draft.model_dump())
+    others = await work.linked(IdpRecord, issuer_link(draft.issuer))
+    if any(other.name != draft.name for other in others):
+        raise Conflict("Another identity provider has that issuer.")
+    return await create(work, record)
+
+
+def _check_url(text: str, *, place: str) -> None:
+    check_text(text, of=place)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in {"https", "http"} or parts.username is not None:
+        raise BadRequest(f"The {place} must be an https URL with a host and without a user.")
+
+
+async def create_profile(work: Work, draft: ProfileDraft) -> Created[ProfileRecord] | Unchanged[ProfileRecord]:
+    """Make a profile."""
+    _check_profile(draft)
+    record = ProfileRecord(id=new_id(Kind.PROFILE), seq=work.seq, revision=1, **draft.model_dump())
+    return await create(work, record)
+
+
+async def update_profile(
+    work: Work, text: str, wanted: ProfileChange
+) -> Updated[ProfileRecord] | Unchanged[ProfileRecord]:
+    """Rename or describe a profile. Leases rest on its id and go on."""
+    current = await addressed(work, ProfileRecord, text)
+    draft = ProfileDraft(name=wanted.name or current.name, description=wanted.description)
+    _check_profile(draft)
+    return await change(work, current, current.model_copy(update=draft.model_dump()))
+
+
+def _check_profile(draft: ProfileDraft) -> None:
+    check_name(draft.name, of="profile")
+    check_text(draft.description, of="description")
+
+
+async def create_mapping(work: Work, draft: MappingDraft) -> Created[MappingRecord] | Unchanged[MappingRecord]:
+    """Let a group belong to a profile."""
+    check_group(draft.group)
+    idp = await named(work, IdpRecord, draft.idp, place="idp")
+    profile = await named(work, ProfileRecord, draft.profile, place="profile")
+    record = MappingRecord(
+        id=new_id(Kind.MAPPING), seq=work.seq, revision=1, idp_id=idp.id, group=draft.group, profile_id=profile.id
+    )
+    return await create(work, record)
+
+
+async def create_server(work: Work, draft: ServerDraft) -> Created[ServerRecord] | Unchanged[ServerRecord]:
+    """Define an MCP server."""
+    _check_server(draft)
+    record = ServerRecord(
+        id=new_id(Kind.SERVER),
+        seq=work.seq,
+        revision=1,
+        name=draft.name,
+        owner=draft.owner,
+        definition=draft.definition,
+        digest=definition_digest(draft.definition),
+    )
+    return await create(work, record)
+
+
+async def update_server(work: Work, text: str, wanted: ServerChange) -> Updated[ServerRecord] | Unchanged[ServerRecord]:
+    """Change a server. With another definition, the bindings that pin the present one end until approved."""
+    current = await addressed(work, ServerRecord, text)
+    draft = ServerDraft(name=wanted.name or current.name, owner=wanted.owner, definition=wanted.definition)
+    _check_server(draft)
+    digest = definition_digest(draft.definition)
+    said = {"name": draft.name, "owner": draft.owner, "definition": draft.definition, "digest": digest}
+    suspended: tuple[str, ...] = ()
+    if digest != current.digest:
+        bindings = await work.linked(BindingRecord, current.id)
+        suspended = tuple(one.id for one in bindings if one.definition_digest == current.digest)
+    return await change(work, current, current.model_copy(update=said), ended=suspended)
+
+
+def _check_server(draft: ServerDraft) -> None:
+    check_name(draft.name, of="server")
+    check_text(draft.owner, of="owner")
+    check_definition(draft.definition)

@@ -1,0 +1,159 @@
+"""What the definition of an MCP server may not say: names that change how a process runs, and values in the open.
+
+Sources for the names: ld.so(8), bash(1) "Shell Variables", the manuals of CPython, Node.js, Perl, Ruby and OpenJDK.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from services.policy.domain.names import check_text
+from shared.errors import BadRequest
+from shared.events.definitions import HttpServer, StdioServer
+
+_PREFIXES: Final = (
+    "LD_",
+    "DYLD_",
+    "PYTHON",
+    "KEYFOB_",
+    "BASH_",
+    "GCONV_",
+    "NPM_CONFIG_",
+    "PIP_",
+    "UV_",
+    "GIT_",
+    "PERL",
+    "RUBY",
+)
+_NAMES: Final = frozenset(
+    {
+        "PATH", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "CDPATH",
+        "NODE_OPTIONS", "NODE_PATH", "NODE_TLS_REJECT_UNAUTHORIZED",
+        "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH",
+        "OPENSSL_CONF", "SSLKEYLOGFILE", "LOCPATH", "NLSPATH", "HOSTALIASES", "RES_OPTIONS", "GLIBC_TUNABLES",
+    }
+)  # fmt: skip
+_NOT_AS_FIELDS: Final = frozenset(
+    {"HOME", "SHELL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "TERMINFO"}
+)
+"""An administrator may set these in the open; that a value from a secret manager becomes one is never right."""
+_HEADERS: Final = frozenset(
+    {
+        "host", "connection", "content-length", "content-type", "transfer-encoding", "te", "trailer", "upgrade",
+        "keep-alive", "expect", "accept", "accept-encoding", "forwarded", "via", "origin", "traceparent", "tracestate",
+        "mcp-session-id", "mcp-protocol-version", "last-event-id", "keyfob-assertion",
+    }
+)  # fmt: skip
+_HEADER_PREFIXES: Final = ("proxy-", "x-forwarded-", "sec-")
+LONGEST_TEXT: Final = 4096
+MOST_FIELDS: Final = 64
+MOST_ARGUMENTS: Final = 256
+
+
+def is_reserved_variable(name: str) -> bool:
+    """Whether an environment variable changes how a process is run or whom it trusts."""
+    upper = name.upper()
+    return upper in _NAMES or upper.startswith(_PREFIXES) or upper.endswith("_PROXY")
+
+
+def is_reserved_header(header: str) -> bool:
+    """Whether a header belongs to the transport, so that no credential can go there."""
+    lower = header.lower()
+    return lower in _HEADERS or lower.startswith(_HEADER_PREFIXES)
+
+
+def check_definition(definition: StdioServer | HttpServer) -> None:
+    """Refuse a definition with a sentence that says what to do instead."""
+    if len(definition.fields) > MOST_FIELDS:
+        raise BadRequest(f"A definition may have {MOST_FIELDS} fields.")
+    names = [field.name for field in definition.fields]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadRequest(f"The field {twice[0]} is there twice: give each field a name of its own.")
+    for place, text in _texts(definition):
+        check_text(text, of=place, limit=LONGEST_TEXT)
+    for field in definition.fields:
+        check_text(field.description, of=f"description of {field.name}")
+    match definition:
+        case StdioServer():
+            _check_stdio(definition)
+        case HttpServer():
+            _check_http(definition)
+    _check_placeholders(definition, names)
+
+
+def _check_stdio(definition: StdioServer) -> None:
+    fields = [field.name for field in definition.fields]
+    for name in [*definition.environment, *fields]:
+        if is_reserved_variable(name) or (name in fields and name.upper() in _NOT_AS_FIELDS):
+            raise BadRequest(
+                f"The variable {name} changes how a process runs and is reserved: give the server another variable."
+            )
+    if both := sorted(set(fields) & definition.environment.keys()):
+        raise BadRequest(f"{both[0]} is a field and a plain variable: keep the field, whose value Keyfob brings.")
+    if len(definition.args) > MOST_ARGUMENTS:
+        raise BadRequest(f"A definition may have {MOST_ARGUMENTS} arguments.")
+
+
+def _check_http(definition: HttpServer) -> None:
+    try:
+        parts = urlsplit(definition.url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        raise BadRequest("The URL can't be read: write it as https://host/path.") from None
+    if not host or parts.username is not None or parts.fragment:
+        raise BadRequest("The URL needs a host, and no user, password or fragment: declare a field for a credential.")
+    if parts.scheme != "https" and not _is_loopback(host):
+        raise BadRequest("The URL must be https: credentials travel with every request.")
+    headers = [field.header.lower() for field in definition.fields]
+    if reserved := [header for header in headers if is_reserved_header(header)]:
+        raise BadRequest(f"The header {reserved[0]} belongs to the transport: put the credential into another one.")
+    if len(set(headers)) < len(headers):
+        raise BadRequest("Two fields go into the same header: give each one of its own.")
+
+
+def _check_placeholders(definition: StdioServer | HttpServer, names: list[str]) -> None:
+    """Values never become arguments: `/proc/PID/cmdline` is open to every user of the machine."""
+    if not names:
+        return
+    either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"(?:\$\{{?|\{{\{{?\s*|%|<)(?P<name>{either})(?![A-Za-z0-9_])")
+    for place, text in _texts(definition):
+        if found := pattern.search(text):
+            raise BadRequest(
+                f"The {place} refers to the field {found['name']}. Arguments, plain variables and URLs can be read by "
+                "others, so values never go there: let the server read the "
+                + (f"variable {found['name']} itself." if isinstance(definition, StdioServer) else "header itself.")
+            )
+
+
+def _texts(definition: StdioServer | HttpServer) -> Iterator[tuple[str, str]]:
+    """What a definition says about how to run or call the server, with the name of each place."""
+    match definition:
+        case StdioServer():
+            yield "command", definition.command
+            yield from ((f"argument {number}", text) for number, text in enumerate(definition.args, 1))
+            yield from ((f"variable {name}", text) for name, text in definition.environment.items())
+        case HttpServer():
+            yield "URL", definition.url
+
+
+def destination_of(definition: StdioServer | HttpServer) -> str | None:
+    """The host that an HTTP server's credentials go to, in lower case; None for a child process."""
+    return urlsplit(definition.url).hostname if isinstance(definition, HttpServer) else None
+
+
+def field_names(definition: StdioServer | HttpServer) -> frozenset[str]:
+    """The names of its fields."""
+    return frozenset(field.name for field in definition.fields)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,99 @@
+"""Enrolment: a token that is shown once and works once, and the instance that it lets in.
+
+Kept is only the token's SHA-256. 256 random bits need no slow hash: there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.events.contract import Id, Instant, Name
+from shared.events.policy import InstanceRecord
+
+TOKEN_PREFIX: Final = "kfe_"  # noqa: S105 - lets secret scanners find a token that leaked, and is none itself
+LONGEST_TOKEN: Final = 256
+
+
+class EnrolmentRecord(BaseModel):
+    """What an administrator promised: signed as kept, so that a row slipped into the database promises nothing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Id
+    name: Name
+    token_sha256: str
+    labels: dict[str, str] = Field(default_factory=dict)
+    allowed_servers: tuple[str, ...] = ()
+    created_at: Instant
+    expires_at: Instant
+
+
+class EnrolmentState(StrEnum):
+    """What became of it."""
+
+    OPEN = "open"
+    USED = "used"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """A promise and whether it was kept. `seq` and `event_id` are of the commit that made it."""
+
+    record: EnrolmentRecord
+    instance_id: str | None
+    seq: int
+    event_id: str
+
+    def state(self, now: datetime) -> EnrolmentState:
+        """Used, expired or open."""
+        if self.instance_id is not None:
+            return EnrolmentState.USED
+        return EnrolmentState.OPEN if now < self.record.expires_at else EnrolmentState.EXPIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The token is good: make the instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The same instance asks again, since the answer got lost: give it the same answer."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Used by another, expired or unknown; the caller is told only that it isn't valid."""
+
+
+def judge(
+    enrolment: Enrolment | None, used_by: InstanceRecord | None, *, signing_key: str, sealing_key: str, now: datetime
+) -> Admit | Repeat | Refuse:
+    """What a presented token is worth. `used_by` is the living instance that it let in, if any."""
+    if enrolment is None or now >= enrolment.record.expires_at:
+        return Refuse()
+    if enrolment.instance_id is None:
+        return Admit()
+    if used_by is not None and (used_by.signing_key, used_by.sealing_key) == (signing_key, sealing_key):
+        return Repeat(used_by.id)
+    return Refuse()
+
+
+def new_token() -> str:
+    """256 random bits as text."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def token_sha256(token: str) -> str:
+    """What is kept of a token, in hex."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
