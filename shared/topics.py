@@ -74,5 +74,5 @@ def dead(topic: str) -> str:
 
 
 DEAD_LETTERS: tuple[Topic, ...] = tuple(
-    _ordered(dead(name), 30) for name in (VAULT_CHANGES, POLICY_CHANGES, ACCESS, RECEIPTS, ALERTS)
+    _ordered(dead(name), 30) for name in (VAULT_CHANGES, POLICY_CHANGES, ACCESS, RECEIPTS, ALERTS, NOTICES)
 )

@@ -1,0 +1,1 @@
+"""Turns changes into notices for gateways, and receipts into the proof that everybody acted."""

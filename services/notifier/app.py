@@ -1,0 +1,212 @@
+"""The notifier's wiring, top to bottom; the only reader of its settings.
+
+changes   → Announcing → notices, alerts
+notices   → Noting (expected members frozen) → database
+alerts    → AlertFeed → database
+policy    → instances and ticks;  receipts → Members;  both → Inquiries → HTTP
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from fastapi import FastAPI
+from faststream.kafka import KafkaBroker
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.notifier.alarms import Alarm
+from services.notifier.api import Ports, routes
+from services.notifier.domain.ports import Publish
+from services.notifier.domain.receipts import Heard
+from services.notifier.handlers import AlertFeed, Announcing, Noting, Quiet
+from services.notifier.inquiries import Inquiries
+from services.notifier.members import Members
+from services.notifier.pulse import Pulse
+from services.notifier.settings import NotifierSettings
+from services.notifier.settling import Settling
+from services.notifier.store import transactions
+from services.notifier.ticking import Ticker
+from shared import topics
+from shared.administration import AdminGuard
+from shared.bus.cloudevents import encode
+from shared.bus.connection import KafkaSettings, connect, disconnect, publish
+from shared.bus.effects import Consumption, consume_batches, effects_broker
+from shared.bus.spread_topic import SpreadTopicReader
+from shared.config import AdminSettings, CommonSettings, DatabaseSettings
+from shared.database import engine_for, migrate, sessions_for
+from shared.egress import guarded_session
+from shared.events.contract import Contract
+from shared.health import Readiness
+from shared.projection.directory import InstanceDirectory
+from shared.projection.instances import Instances
+from shared.serving import Background, application, serve
+from shared.telemetry import configure
+from shared.topics import DEAD_LETTERS, TOPICS, Topic
+from shared.wiring import admin_guard, kafka_settings, nobody_guard, pinned_authority, topics_ready, until_done
+
+TITLE: Final = "Keyfob notifier"
+SCHEMA: Final = "keyfob_notifier"
+SOURCE: Final = "keyfob/notifier"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+WRITTEN: Final = (topics.NOTICES, topics.ALERTS)
+CONSUMED: Final = (topics.VAULT_CHANGES, topics.POLICY_CHANGES)
+READ: Final = (*CONSUMED, topics.POLICY, topics.RECEIPTS)
+
+
+def now() -> datetime:
+    """UTC."""
+    return datetime.now(UTC)
+
+
+def publisher(producer: AIOKafkaProducer, *, deadline_s: float) -> Publish:
+    """The port `Publish` on one producer."""
+
+    async def send(contract: Contract, *, event_id: str, key: str | None, traceparent: str | None = None) -> None:
+        message = encode(contract, key=key, source=SOURCE, event_id=event_id, traceparent=traceparent)
+        await publish(producer, message, deadline_s=deadline_s)
+
+    return send
+
+
+@dataclass(slots=True)
+class Notifier:
+    """One replica, put together but not started."""
+
+    kafka: KafkaSettings
+    engine: AsyncEngine
+    replication: int
+    producer: AIOKafkaProducer
+    broker: KafkaBroker
+    consumptions: tuple[Consumption, ...]
+    directory: InstanceDirectory
+    receipts: SpreadTopicReader
+    works: dict[str, Callable[[], Any]]
+    background: Background
+    readiness: Readiness = field(default_factory=Readiness)
+    _waiting: str | None = "starting"
+
+    def watch(self) -> None:
+        """Let everything that must work have its say in readiness."""
+        self.readiness.add("start", lambda: self._waiting)
+        self.readiness.add("policy", lambda: self.directory.reason)
+        self.readiness.add("receipts", lambda: self.receipts.trouble)
+        for consumption in self.consumptions:
+            self.readiness.add(consumption.topic, lambda one=consumption: one.reason)  # type: ignore[misc]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The lifespan: what is away is waited for in the background, so that readiness can tell the reason."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.engine.dispose)
+            stack.push_async_callback(disconnect, self.producer)
+            stack.push_async_callback(self.broker.stop)
+            stack.push_async_callback(self.background.stop)
+            self.background.start("start", self._start)
+            yield
+
+    async def _start(self) -> None:
+        await until_done(self._migrate, what="database", tell=self._tell)
+        made = _named(*WRITTEN, *(topics.dead(name) for name in (*CONSUMED, *WRITTEN)))
+        await topics_ready(self.kafka, made=made, read=_named(*READ), replication=self.replication, tell=self._tell)
+        await connect(self.producer, what="notices")
+        for name, work in self.works.items():
+            self.background.start(name, work)
+        await connect(self.broker, what="changes")
+        for consumption in self.consumptions:
+            self.background.start(f"watch {consumption.topic}", consumption.watch)
+        self._waiting = None
+
+    async def _migrate(self) -> None:
+        await migrate(self.engine, scripts=MIGRATIONS, schema=SCHEMA)
+
+    def _tell(self, reason: str) -> None:
+        self._waiting = reason
+
+
+def build(
+    common: CommonSettings, settings: NotifierSettings, guard: AdminGuard, background: Background
+) -> tuple[FastAPI, Notifier]:
+    """Put one replica together; nothing connects before the application's lifespan begins."""
+    kafka = kafka_settings(common, client_id="keyfob-notifier")
+    engine = engine_for(settings.database(), schema=SCHEMA, pool=settings.database_pool)
+    begin = transactions(sessions_for(engine))
+    producer = kafka.producer()
+    send = publisher(producer, deadline_s=settings.publish_deadline_s)
+    authority = pinned_authority(common.policy_key, setting="KEYFOB_POLICY_KEY")
+    bounds = settings.bounds()
+
+    heard, changed, noted, quiet = Heard(), Pulse(), Pulse(), Quiet()
+    alarm = Alarm(send, now)
+    directory = InstanceDirectory(kafka, on_alert=lambda one: alarm.unreadable(one.topic, one.key, one.reason))
+    receipts = SpreadTopicReader(
+        kafka, topics.RECEIPTS, since=now() - timedelta(seconds=settings.receipts_reach_back_s)
+    )
+    members = Members(directory, receipts, authority, alarm, bounds, now, heard, changed)
+    ticker = Ticker(lambda: directory.snapshot, directory.moved, send, authority, alarm)
+    settling = Settling(
+        begin, heard, changed, noted, bounds, now, settings.settle_every_s, timedelta(days=settings.keep_days)
+    )
+    inquiries = Inquiries(begin, heard, changed, noted, quiet, bounds, now)
+
+    broker = effects_broker(kafka)
+    announcing, noting, feed = Announcing(send, quiet), Noting(members.expected, begin, noted, now), AlertFeed(begin)
+    group = "keyfob-notifier"
+    consumptions = (
+        *(consume_batches(broker, topic=topic, group=group, handler=announcing.on_changes) for topic in CONSUMED),
+        consume_batches(broker, topic=topics.NOTICES, group=f"{group}-notes", handler=noting.on_notices),
+        consume_batches(broker, topic=topics.ALERTS, group=f"{group}-alerts", handler=feed.on_alerts),
+    )
+    notifier = Notifier(
+        kafka=kafka,
+        engine=engine,
+        replication=common.kafka_replication,
+        producer=producer,
+        broker=broker,
+        consumptions=consumptions,
+        directory=directory,
+        receipts=receipts,
+        works={
+            "policy": directory.run,
+            "receipts": members.listen,
+            "ticks": ticker.run,
+            "settling": settling.run,
+            "alarm": alarm.run,
+        },
+        background=background,
+    )
+    notifier.watch()
+    app = application(TITLE, lifespan=notifier.running, readiness=notifier.readiness)
+    app.include_router(routes(Ports(inquiries, begin, heard, lambda: directory.snapshot), guard))
+    return app, notifier
+
+
+def _named(*names: str) -> list[Topic]:
+    table = {topic.name: topic for topic in (*TOPICS, *DEAD_LETTERS)}
+    return [table[name] for name in names]
+
+
+async def main() -> int:
+    """Run one replica until a signal."""
+    configure("notifier")
+    common, settings, admin = CommonSettings(), NotifierSettings(), AdminSettings()
+    background = Background()
+    async with guarded_session(mode=common.mode, timeout_s=5.0, connections=4, ca_file=None) as session:
+        guard = admin_guard(admin, session, mode=common.mode)
+        app, _ = build(common, settings, guard, background)
+        return await serve(app, mode=common.mode, http=settings, background=background)
+
+
+def openapi() -> dict[str, Any]:
+    """The API's description, without connecting anywhere."""
+    begin = transactions(sessions_for(engine_for(DatabaseSettings().database(), schema=SCHEMA)))
+    bounds, heard = NotifierSettings().bounds(), Heard()
+    inquiries = Inquiries(begin, heard, Pulse(), Pulse(), Quiet(), bounds, now)
+    app = application(TITLE, lifespan=nullcontext, readiness=Readiness())
+    app.include_router(routes(Ports(inquiries, begin, heard, Instances), nobody_guard()))
+    return app.openapi()

@@ -1,0 +1,1 @@
+"""The notifier's decisions: pure, without clock, broker or database."""

@@ -1,0 +1,151 @@
+"""What is known of everybody who must act: the enrolled instances from `policy`, and what each said in `receipts`.
+
+Every replica reads all receipts by itself, from some minutes back, into memory: the answer to "who has acted?" is then
+one look away wherever it is asked, and a restarted replica is whole again in a moment, because receipts are
+cumulative. What members proved is also written down (`settling`), so that it outlives the topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from services.notifier.alarms import Alarm
+from services.notifier.domain.alerts import duplicated_instance, forged_receipt
+from services.notifier.domain.convergence import Bounds, Published
+from services.notifier.domain.expectations import Departure, expected_members, is_gone
+from services.notifier.domain.ports import Clock, Notes
+from services.notifier.domain.receipts import Heard, live_runs
+from services.notifier.pulse import Pulse
+from shared.bus.cloudevents import Message, Unreadable, decode
+from shared.delivery.receipts import receipt_verifies
+from shared.errors import Unavailable
+from shared.events.receipts import GatewayReceipt, ResolverReceipt
+from shared.projection.instances import Instances, KnownInstance
+from shared.projection.records import Authority
+
+ASK_AGAIN_S: Final = 0.5
+
+
+class Policy(Protocol):
+    """The instances, as policy has them."""
+
+    @property
+    def snapshot(self) -> Instances:
+        """The newest snapshot."""
+        ...
+
+    async def caught_up(self) -> None:
+        """Return once the snapshot holds everything that was in `policy` at the call; `Unavailable` if it can't."""
+        ...
+
+
+class ReceiptTopic(Protocol):
+    """All partitions of `receipts`."""
+
+    def run(self) -> AsyncIterator[tuple[Message, ...]]:
+        """Batches, for ever."""
+        ...
+
+    async def caught_up(self) -> None:
+        """Return once everything that was there at the call was taken in; `Unavailable` if that can't be said."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members, and what they said."""
+
+    policy: Policy
+    receipts: ReceiptTopic
+    authority: Authority
+    alarm: Alarm
+    bounds: Bounds
+    clock: Clock
+    heard: Heard
+    changed: Pulse
+
+    async def expected(self, published: Sequence[Published], notes: Notes) -> tuple[Published, ...]:
+        """The port `Expected`: everybody who must act on these notices."""
+        await asyncio.gather(self.policy.caught_up(), self.receipts.caught_up())
+        instances = list(self.policy.snapshot.all())
+        inactive = [one for one in instances if not one.active]
+        told = await notes.departures([one.id for one in inactive])
+        frozen = []
+        for one in published:
+            gone = {instance.id for instance in inactive if self._is_gone(instance, told.get(instance.id), one)}
+            members = expected_members(instances, self.heard.resolvers(), gone=gone, at=one.at, bounds=self.bounds)
+            frozen.append(replace(one, members=members))
+        await notes.depart([_untold(one, published[0]) for one in inactive if one.id not in told])
+        return tuple(frozen)
+
+    def _is_gone(self, instance: KnownInstance, departure: Departure | None, one: Published) -> bool:
+        runs = self.heard.gateway_runs(instance.id)
+        return is_gone(instance, departure, runs, at=one.bounds_from, bounds=self.bounds)
+
+    async def listen(self) -> None:
+        """Take in receipts for ever."""
+        async for messages in self.receipts.run():
+            await self.take(messages)
+
+    async def take(self, messages: Iterable[Message]) -> None:
+        """Take in receipts. Those of instances that nobody knows wait until policy was asked once more."""
+        unknown = [message for message in messages if not self._take(message)]
+        if unknown:
+            await self._caught_up()
+            for message in unknown:
+                self._take(message, certainly=True)
+        self.heard.forget(silent_since=self.clock() - 4 * self.bounds.resolver)
+        self.changed.beat()
+
+    async def _caught_up(self) -> None:
+        while True:
+            try:
+                return await self.policy.caught_up()
+            except Unavailable:
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    def _take(self, message: Message, *, certainly: bool = False) -> bool:
+        """Take in one receipt, what is none ignored; False for an instance that is unknown, unless `certainly` so."""
+        heard_at = min(datetime.fromtimestamp(message.timestamp_ms / 1000, UTC), self.clock())
+        try:
+            if message.type == ResolverReceipt.TYPE:
+                self.heard.resolver(decode(message, ResolverReceipt), heard_at)
+                return True
+            receipt = decode(message, GatewayReceipt)
+        except Unreadable as error:
+            self.alarm.unreadable(message.topic, message.key, error.detail)
+            return True
+        instance = self.policy.snapshot.get(receipt.instance_id)
+        if instance is None and not certainly:
+            return False
+        if self._is_genuine(message, receipt, instance, heard_at):
+            self.heard.gateway(receipt, heard_at)
+            self._watch_for_twins(receipt.instance_id, heard_at)
+        return True
+
+    def _is_genuine(
+        self, message: Message, receipt: GatewayReceipt, instance: KnownInstance | None, heard_at: datetime
+    ) -> bool:
+        key = None if instance is None else instance.key(self.authority)
+        if key is not None and receipt_verifies(message, receipt, key):
+            return True
+        # Of an instance that was removed before this replica started, nothing is left to verify with.
+        if instance is None or instance.typed is not None:
+            self.alarm.raise_(forged_receipt(receipt.instance_id, known=instance is not None, at=heard_at))
+        return False
+
+    def _watch_for_twins(self, instance_id: str, at: datetime) -> None:
+        live = live_runs(self.heard.gateway_runs(instance_id), bound=self.bounds.gateway)
+        instance = self.policy.snapshot.get(instance_id)
+        if len(live) > 1 and instance is not None:
+            runs = tuple(run.run for run in live)
+            self.alarm.raise_(duplicated_instance(instance_id, instance.name, runs=runs, at=at))
+
+
+def _untold(instance: KnownInstance, one: Published) -> Departure:
+    """The end of an instance of which nothing is kept here any more: wait for it once, from this notice on."""
+    return Departure(instance_id=instance.id, policy_seq=instance.since_seq, offset=one.offset, at=one.bounds_from)

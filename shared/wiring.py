@@ -1,0 +1,112 @@
+"""What the wiring of every service has in common: from settings to clients. Read by `services/*/app.py` only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from pydantic import SecretStr
+
+from shared.administration import AdminGuard
+from shared.bus.connection import KafkaSettings, TopicsUnsuitable, ensure_topics, topics_present
+from shared.bus.outages import is_outage
+from shared.config import AdminSettings, CommonSettings, Misconfigured, Mode, read_secret_file
+from shared.crypto.signing import VerifyKey
+from shared.errors import Unavailable, cut
+from shared.identity import JwksFetcher, TokenVerifier, TrustedIssuer
+from shared.projection.records import Authority
+from shared.topics import Topic
+
+_log = structlog.get_logger(__name__)
+
+RETRY_AFTER_S: Final = 0.5
+ADMIN_IDP: Final = "idp/administrators"
+"""How records name the identity provider of administrators where it is not an entity of policy."""
+
+Tell = Callable[[str], None]
+"""Takes the reason for which a start is waiting."""
+
+
+def kafka_settings(common: CommonSettings, *, client_id: str) -> KafkaSettings:
+    """Where the broker is and who we are to it. Raises `Misconfigured` when the password's file can't be used."""
+    file = common.kafka_sasl_password_file
+    return KafkaSettings.model_validate(
+        {
+            "bootstrap": common.kafka_bootstrap,
+            "client_id": client_id,
+            "security_protocol": common.kafka_security_protocol,
+            "sasl_mechanism": common.kafka_sasl_mechanism,
+            "sasl_username": common.kafka_sasl_username or None,
+            "sasl_password": None if file is None else SecretStr(read_secret_file(file)),
+            "ca_file": common.kafka_ca_file,
+        }
+    )
+
+
+def pinned_authority(text: str, *, setting: str) -> Authority:
+    """The authority of one pinned public key (base64url). Raises `Misconfigured` naming `setting`."""
+    try:
+        key = VerifyKey.from_base64(text)
+    except ValueError:
+        raise Misconfigured(f"{setting} must be an Ed25519 public key (base64url).") from None
+    return Authority({key.key_id: key})
+
+
+def admin_guard(admin: AdminSettings, session: aiohttp.ClientSession, *, mode: Mode) -> AdminGuard:
+    """Who may administer: tokens of one issuer. Without an issuer nobody may."""
+    issuers = (
+        [
+            TrustedIssuer(
+                idp_id=ADMIN_IDP,
+                issuer=admin.issuer,
+                jwks_uri=admin.jwks_uri,
+                audience=admin.audience,
+                subject_claim=admin.subject_claim,
+                groups_claim=admin.groups_claim,
+            )
+        ]
+        if admin.issuer
+        else []
+    )
+    fetch = JwksFetcher(session, allow_http=mode is Mode.DEVELOPMENT)
+    return AdminGuard(TokenVerifier(fetch_jwks=fetch, issuers=issuers), admin)
+
+
+def nobody_guard() -> AdminGuard:
+    """A guard that lets nobody in: for an application that only describes itself."""
+
+    async def fetch(_: str) -> Mapping[str, Any]:
+        raise Unavailable("Nobody may.")
+
+    return AdminGuard(TokenVerifier(fetch_jwks=fetch), AdminSettings())
+
+
+async def until_done(work: Callable[[], Coroutine[Any, Any, None]], *, what: str, tell: Tell) -> None:
+    """Do one step of a start, again and again while something of ours is away; `tell` hears why."""
+    while True:
+        try:
+            return await work()
+        except Exception as error:
+            if not is_outage(error) and not isinstance(error, TopicsUnsuitable):
+                raise
+            tell(f"{what}: {cut(error)}")
+            _log.warning("start waits", what=what, error=cut(error))
+            await asyncio.sleep(RETRY_AFTER_S)
+
+
+async def topics_ready(
+    kafka: KafkaSettings, *, made: Collection[Topic], read: Collection[Topic], replication: int, tell: Tell
+) -> None:
+    """Make the topics that we write, and wait for their writers to make those that we read."""
+
+    async def make() -> None:
+        await ensure_topics(kafka, made, replication=replication)
+
+    async def present() -> None:
+        await topics_present(kafka, read)
+
+    await until_done(make, what="topics", tell=tell)
+    await until_done(present, what="topics of others", tell=tell)
