@@ -1,0 +1,227 @@
+"""The wiring of a gateway instance, top to bottom; the only reader of its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from fastapi import FastAPI
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from pydantic import SecretStr
+
+from services.gateway.client.enrolment import take_up
+from services.gateway.client.fence import TickFence
+from services.gateway.client.identity import Identity
+from services.gateway.client.instance import Holding, Instance
+from services.gateway.client.ledger import Ledger
+from services.gateway.client.posting import HttpPost, check_url
+from services.gateway.client.receipts import ReceiptWriter
+from services.gateway.client.resolving import Resolvers
+from services.gateway.edge import Edge
+from services.gateway.proxy import Proxy
+from services.gateway.seats import Seats
+from services.gateway.settings import GatewaySettings
+from services.gateway.upstream import Limits, Upstream
+from shared import telemetry, topics
+from shared.bus.cloudevents import Message
+from shared.bus.connection import KafkaSettings, connect, disconnect, publish
+from shared.bus.whole_topic import FromEnd, WholeTopicReader
+from shared.config import CommonSettings, Misconfigured, Mode, read_secret_file
+from shared.crypto.secret import disable_core_dumps
+from shared.errors import Unavailable
+from shared.health import Readiness
+from shared.problems import install_problem_handlers
+from shared.serving import Background, serve
+
+ENROL_AGAIN_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One built instance."""
+
+    app: FastAPI
+    instance: Instance
+    seats: Seats
+
+
+def build(
+    identity: Identity,
+    *,
+    settings: GatewaySettings,
+    common: CommonSettings,
+    post: HttpPost,
+    background: Background,
+) -> Gateway:
+    """The application of an enrolled instance. Its background work starts with the application's lifespan."""
+    kafka = _kafka(settings, common, identity)
+    producer = kafka.producer()
+    instance = _instance(identity, settings, common, kafka, producer, post)
+    limits = Limits(
+        start_s=settings.start_s,
+        stop_s=settings.stop_s,
+        drain_s=settings.drain_s,
+        line_limit=settings.line_limit,
+        command_path=settings.command_path,
+        scratch_dir=settings.scratch_dir,
+    )
+
+    def start_upstream(holding: Holding) -> Upstream:
+        return Upstream(holding.server.definition, holding.values, limits)
+
+    seats = Seats(
+        instance,
+        start_upstream,
+        upstream_limit=settings.upstream_limit,
+        one_subject=common.mode is Mode.PRODUCTION and not settings.unsafe_shared_uid,
+    )
+    manager = StreamableHTTPSessionManager(
+        Proxy(seats).server(),
+        session_idle_timeout=settings.session_idle_s,
+        max_request_body_size=settings.body_limit,
+        max_sessions=settings.session_limit,
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        background.start("instance", lambda: _run(instance, producer))
+        background.start("seats", lambda: seats.tend(idle_s=settings.idle_s))
+        try:
+            async with manager.run():
+                yield
+        finally:
+            await seats.close(within_s=settings.stop_s + 3)
+            await _say_goodbye(instance)
+            await background.stop()
+            await disconnect(producer)
+
+    readiness = Readiness()
+    readiness.add("notices", instance.not_ready)
+    readiness.add("receipts", lambda: instance.receipts.trouble)
+    app = _application(lifespan, readiness)
+    app.mount("/mcp", Edge(seats, manager.handle_request, body_limit=settings.body_limit))
+    return Gateway(app, instance, seats)
+
+
+def _application(lifespan: Any, readiness: Readiness) -> FastAPI:
+    """Without the small body limit of the other services: the edge has its own."""
+    app = FastAPI(title="Keyfob gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    install_problem_handlers(app)
+    app.router.routes.extend(readiness.routes())
+    return app
+
+
+def _instance(  # noqa: PLR0917
+    identity: Identity,
+    settings: GatewaySettings,
+    common: CommonSettings,
+    kafka: KafkaSettings,
+    producer: AIOKafkaProducer,
+    post: HttpPost,
+) -> Instance:
+    async def publish_receipt(message: Message) -> None:
+        await publish(producer, message, deadline_s=settings.receipt_deadline_s)
+
+    ledger = Ledger()
+    urls = settings.resolver_urls or identity.enrolled.bootstrap.get("resolver", "")
+    resolvers = Resolvers(
+        [check_url(url.strip(), common.mode) for url in urls.split(",") if url.strip()],
+        identity,
+        post,
+        deadline_s=settings.resolve_deadline_s,
+    )
+    if not resolvers.urls:
+        raise Misconfigured("No resolver is known: set KEYFOB_GATEWAY_RESOLVER_URLS.")
+    return Instance(
+        identity,
+        WholeTopicReader(kafka, topics.NOTICES, start=FromEnd()),
+        resolvers,
+        ReceiptWriter(
+            ledger,
+            identity.instance_id,
+            identity.keys.signing,
+            publish_receipt,
+            heartbeat_s=settings.heartbeat_s,
+        ),
+        ledger,
+        TickFence(settings.fence_s),
+    )
+
+
+def _kafka(settings: GatewaySettings, common: CommonSettings, identity: Identity) -> KafkaSettings:
+    password = common.kafka_sasl_password_file
+    return KafkaSettings.model_validate(
+        {
+            "bootstrap": settings.kafka_bootstrap
+            or identity.enrolled.bootstrap.get("broker")
+            or common.kafka_bootstrap,
+            "client_id": f"gateway-{settings.name}",
+            "security_protocol": common.kafka_security_protocol,
+            "sasl_mechanism": common.kafka_sasl_mechanism,
+            "sasl_username": common.kafka_sasl_username or None,
+            "sasl_password": SecretStr(read_secret_file(password)) if password else None,
+            "ca_file": common.kafka_ca_file,
+        }
+    )
+
+
+async def _run(instance: Instance, producer: AIOKafkaProducer) -> None:
+    """Position first: whatever is resolved later, its notices will be seen."""
+    await instance.start()
+    await connect(producer, what="receipts")
+    await instance.run()
+
+
+async def _say_goodbye(instance: Instance) -> None:
+    """A last receipt: everything is gone."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await instance.receipts.write()
+
+
+async def _enrol(settings: GatewaySettings, common: CommonSettings, post: HttpPost) -> Identity:
+    policy_url = check_url(settings.policy_url, common.mode) if settings.policy_url else ""
+    while True:
+        try:
+            return await take_up(
+                settings.identity_dir,
+                policy_url=policy_url,
+                token_file=settings.enrolment_token_file,
+                name=settings.name,
+                post=post,
+            )
+        except Unavailable as error:
+            _log.warning("not enrolled yet", reason=error.detail)
+            await asyncio.sleep(ENROL_AGAIN_S)
+
+
+def _quiet_libraries() -> None:
+    """The SDK logs messages and results it can't parse, and whole exceptions: nothing of that may be written."""
+    for name in ("mcp", "client", "httpx2", "httpcore2", "sse_starlette"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document of what isn't MCP: health."""
+    return _application(None, Readiness()).openapi()
+
+
+async def main() -> int:
+    """Run the gateway until a signal."""
+    settings, common = GatewaySettings(), CommonSettings()
+    telemetry.configure("gateway")
+    _quiet_libraries()
+    disable_core_dumps()
+    background = Background()
+    async with HttpPost() as post:
+        identity = await _enrol(settings, common, post)
+        gateway = build(identity, settings=settings, common=common, post=post, background=background)
+        return await serve(gateway.app, mode=common.mode, http=settings, background=background)

@@ -1,0 +1,113 @@
+"""Receipts: the instance's signed word on how far it has come. Cumulative, at once for holders, else each second.
+
+Signed is the payload exactly as it is on the wire, under the domain `keyfob/receipt/v1`; signature and key id travel
+as the CloudEvents extensions `signature` (base64url) and `keyid`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from services.gateway.client.ledger import Ledger
+from shared.bus.cloudevents import Message, encode
+from shared.crypto.framing import to_base64url
+from shared.crypto.signing import SigningKey
+from shared.errors import Unavailable
+from shared.events.receipts import GatewayReceipt
+
+DOMAIN: Final = b"keyfob/receipt/v1"
+DEFAULT_HEARTBEAT_S: Final = 1.0
+MOST_IN_ONE: Final = 1000
+"""Ended leases and echoes that one receipt carries; more follow in the next."""
+
+Publish = Callable[[Message], Awaitable[None]]
+"""The port: returns once the message is durable; `Unavailable` when that is not certain."""
+
+_log = structlog.get_logger(__name__)
+
+
+def sign_receipt(receipt: GatewayReceipt, key: SigningKey, *, traceparent: str | None = None) -> Message:
+    """The message that carries a receipt to its topic."""
+    return encode(
+        receipt,
+        key=receipt.instance_id,
+        source=f"/{receipt.instance_id}",
+        event_id=f"{receipt.run}/{receipt.n}",
+        time=receipt.at,
+        traceparent=traceparent,
+        extensions={
+            "signature": to_base64url(key.sign(DOMAIN, receipt.to_json())),
+            "keyid": key.key_id,
+        },
+    )
+
+
+@dataclass(slots=True)
+class ReceiptWriter:
+    """Writes the receipts of one run of an instance, one at a time."""
+
+    ledger: Ledger
+    instance_id: str
+    key: SigningKey
+    publish: Publish
+    heartbeat_s: float = DEFAULT_HEARTBEAT_S
+    run_id: str = field(default_factory=lambda: f"run/{secrets.token_hex(16)}")
+    trouble: str | None = "no receipt was written yet"
+    _n: int = 0
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
+    _traceparent: str | None = None
+
+    def hurry(self, traceparent: str | None = None) -> None:
+        """Something that we held was fenced or dropped: do not wait for the heartbeat."""
+        self._traceparent = traceparent or self._traceparent
+        self._due.set()
+
+    async def run(self) -> None:
+        """Write for ever; cancel to stop. A receipt that is not certain to be there is told again by the next."""
+        while True:
+            await self.write()
+            try:
+                async with asyncio.timeout(self.heartbeat_s):
+                    await self._due.wait()
+            except TimeoutError:
+                continue
+
+    async def write(self) -> bool:
+        """Write one receipt now; whether it is durable."""
+        self._due.clear()
+        traceparent, self._traceparent = self._traceparent, None
+        receipt = self._next()
+        try:
+            await self.publish(sign_receipt(receipt, self.key, traceparent=traceparent))
+        except Unavailable as error:
+            self.trouble = error.detail
+            _log.warning("receipt not written", reason=error.detail)
+            return False
+        self.trouble = None
+        self.ledger.reported(len(receipt.ended), len(receipt.released))
+        if len(self.ledger.unreported()[0]) > 0:
+            self._due.set()
+        return True
+
+    def _next(self) -> GatewayReceipt:
+        progress = self.ledger.progress()
+        ended, released = self.ledger.unreported()
+        n, self._n = self._n, self._n + 1
+        return GatewayReceipt(
+            instance_id=self.instance_id,
+            run=self.run_id,
+            n=n,
+            applied_offset=progress.applied_offset,
+            dropped_offset=progress.dropped_offset,
+            open_leases=progress.open_leases,
+            ended=ended[:MOST_IN_ONE],
+            released=released[:MOST_IN_ONE],
+            at=datetime.now(UTC),
+        )

@@ -1,0 +1,113 @@
+"""The HTTP edge of MCP: who asks, for what, and whether there is a seat for it, before the SDK sees a request.
+
+A session belongs to the subject and the target that opened it. The SDK compares them and answers 404 to anybody
+else, as if the session did not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway.bodies import check_message
+from services.gateway.client.resolving import Refused, Wanted
+from services.gateway.proxy import CLAIM
+from services.gateway.refusals import refusal_response
+from services.gateway.seats import Caller, Claim, Seats
+from services.gateway.targets import token_of, wanted_of
+from shared import telemetry
+from shared.errors import BadRequest, KeyfobError, TooLarge
+
+METHODS: Final = frozenset({"GET", "POST", "DELETE"})
+
+_log = structlog.get_logger(__name__)
+
+
+class MethodRefused(BadRequest):
+    """Raised for a method that MCP does not use."""
+
+    kind = "method-not-allowed"
+    status = 405
+    title = "Method not allowed"
+
+
+class Edge:
+    """The ASGI application below `/mcp`."""
+
+    def __init__(self, seats: Seats, mcp: ASGIApp, *, body_limit: int) -> None:
+        self._seats = seats
+        self._mcp = mcp
+        self._body_limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Authenticate, check the body, take a seat, hand over; or refuse."""
+        if scope["type"] != "http":
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        parent = next((value.decode("latin-1") for name, value in headers if name == b"traceparent"), None)
+        with telemetry.span("agent request", parent=parent):
+            try:
+                prepared = await self._prepare(scope, receive)
+            except (KeyfobError, Refused) as refusal:
+                await refusal_response(refusal, headers)(scope, receive, send)
+                return
+            except Exception as error:  # noqa: BLE001 - the last resort of an edge: no text of it may get out
+                _log.error("request failed", error=type(error).__name__)
+                await refusal_response(KeyfobError(), headers)(scope, receive, send)
+                return
+            if prepared is not None:
+                await self._mcp(scope, prepared, send)
+
+    async def _prepare(self, scope: Scope, receive: Receive) -> Receive | None:
+        if scope["method"] not in METHODS:
+            raise MethodRefused("MCP uses GET, POST and DELETE.")
+        claim = Claim(token_of(scope["headers"]), wanted_of(scope["raw_path"], scope["headers"]))
+        body = await _read(receive, self._body_limit)
+        if body is None:
+            return None
+        if scope["method"] == "POST":
+            check_message(body)
+            caller = (await self._seats.seat(claim)).running.load.caller
+        else:
+            caller = await self._seats.caller(claim)
+        scope["user"] = _owner(caller, claim.wanted)
+        scope[CLAIM] = claim
+        return _replaying(body, receive)
+
+
+def _owner(caller: Caller, wanted: Wanted) -> AuthenticatedUser:
+    """Whom the SDK ties a session to: subject, identity provider and target."""
+    target = repr((wanted.server, wanted.context, wanted.choices))
+    return AuthenticatedUser(
+        AccessToken(token="", client_id=target, scopes=[], subject=caller.subject, claims={"iss": caller.idp_id})
+    )
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    """The whole body; `TooLarge` beyond `limit`, None if the client left."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge(f"A request body may have {limit} bytes.")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _replaying(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay

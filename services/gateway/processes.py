@@ -1,0 +1,192 @@
+"""Child processes that hold a value: an environment made from nothing, a directory of their own, a certain end.
+
+A child is the leader of its own process group, and the group is what ends: SIGTERM and a short grace where nothing
+was revoked, SIGKILL otherwise. It also dies with this process, however that dies (prctl(2), `PR_SET_PDEATHSIG`).
+What it writes to stderr is read and counted, never kept: it may quote the value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from shared.errors import Unavailable
+
+REAP_WITHIN_S: Final = 2.0
+"""A process that got SIGKILL is gone by then, or stuck in the kernel, where it runs nothing."""
+ORPHANS_WITHIN_S: Final = 0.25
+"""The rest of its group got the same signal; a zombie whose new parent does not reap it is not waited for."""
+POLL_S: Final = 0.005
+CHUNK: Final = 64 * 1024
+_PR_SET_PDEATHSIG: Final = 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What to start. `environment` is the whole environment of the child."""
+
+    command: str
+    args: tuple[str, ...]
+    environment: Mapping[str, str]
+    command_path: str = os.defpath
+    scratch_dir: Path | None = None
+    line_limit: int = 16 * 1024 * 1024
+
+    def __repr__(self) -> str:
+        return f"Launch({self.command})"
+
+
+@dataclass(slots=True)
+class Child:
+    """A running child. `end` it, always."""
+
+    process: asyncio.subprocess.Process
+    directory: Path
+    _stderr: asyncio.Task[int] = field(repr=False)
+    _ended: bool = False
+
+    @property
+    def pid(self) -> int:
+        """Process and group id."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, now; `end` still has to be awaited."""
+        if not self._ended:
+            _signal_group(self.pid, signal.SIGKILL)
+
+    async def end(self, *, grace_s: float) -> None:
+        """Stop the group and wait until it is gone; clean up. Grace 0 means SIGKILL at once."""
+        if self._ended:
+            return
+        if grace_s > 0 and self.process.returncode is None:
+            _signal_group(self.pid, signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._exited()
+        # Also where the leader is gone: what it left behind has the value too.
+        _signal_group(self.pid, signal.SIGKILL)
+        await self._gone()
+        self._ended = True
+        await self._clean_up()
+
+    async def _gone(self) -> None:
+        """Wait for the leader, which we reap, and a moment for the rest, which nobody may ever reap."""
+        try:
+            async with asyncio.timeout(REAP_WITHIN_S):
+                await self._exited()
+        except TimeoutError:
+            _log.error("process does not go", pid=self.pid)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ORPHANS_WITHIN_S):
+                while _group_alive(self.pid):  # noqa: ASYNC110 - the kernel has no event for a group
+                    await asyncio.sleep(POLL_S)
+
+    async def _exited(self) -> None:
+        """Not `process.wait()`: that also waits for pipes, which a descendant may hold open."""
+        while self.process.returncode is None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(POLL_S)
+
+    async def _clean_up(self) -> None:
+        self._stderr.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._stderr
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        _close_transport(self.process)
+        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+
+
+async def start(launch: Launch) -> Child:
+    """Start a child. Raises `Unavailable` when its program can't be run."""
+    program = find_program(launch.command, launch.command_path)
+    directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="keyfob-", dir=launch.scratch_dir))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *launch.args,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(launch.environment),
+            cwd=directory,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+            limit=launch.line_limit,
+        )
+    except (OSError, ValueError) as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        # The text of the error may hold an argument: its type says enough.
+        raise Unavailable(f"The MCP server's program can't be started ({type(error).__name__}).") from None
+    return Child(process, directory, asyncio.create_task(_count(process), name=f"stderr of {process.pid}"))
+
+
+def find_program(command: str, command_path: str) -> str:
+    """The absolute path of a program; `Unavailable` if there is none. A relative path is never meant."""
+    found = command if command.startswith("/") else None
+    if "/" not in command:
+        found = shutil.which(command, path=command_path)
+    if found is None or not os.access(found, os.X_OK):
+        raise Unavailable("The MCP server's program is not installed on this gateway.")
+    return found
+
+
+async def _count(process: asyncio.subprocess.Process) -> int:
+    """Keep stderr flowing; returns how many bytes there were."""
+    read = 0
+    while process.stderr is not None and (chunk := await process.stderr.read(CHUNK)):
+        read += len(chunk)
+    return read
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What the child does between fork and exec. Everything it needs exists before the fork."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def ask_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask_kernel
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _close_transport(process: asyncio.subprocess.Process) -> None:
+    """A descendant that left the group may hold a pipe open, and the transport with it; nothing public closes it."""
+    transport = getattr(process, "_transport", None)
+    close = getattr(transport, "close", None)
+    if callable(close):
+        with suppress(PermissionError):
+            close()

@@ -1,0 +1,343 @@
+"""Who may use which running MCP server: one seat per token and target, one upstream per subject and what it carries.
+
+A seat is an authorisation: it stands on leases of its own, from a resolve with its own token, and ends with them.
+Seats of one subject that lead to the same profile, definition and versions share one upstream; the last one that
+leaves takes it along. So two tokens of one person never widen each other, and a renewed lease does not restart a
+server that already has the right value.
+
+Serial per seat, parallel across seats. All changes of the tables happen without waiting in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from weakref import WeakValueDictionary
+
+import anyio
+from mcp.client.session import ClientSession
+
+from services.gateway.client.instance import Holding, Instance
+from services.gateway.client.leases import Fenced, Urgency
+from services.gateway.client.resolving import Refused, Wanted
+from services.gateway.upstream import Ended, Upstream
+from shared import telemetry
+from shared.crypto.framing import sha256
+from shared.errors import Unavailable
+from shared.events.definitions import StdioServer
+from shared.events.receipts import LeaseEnd
+
+TRIES: Final = 3
+RENEW_BEFORE: Final = 0.1
+"""Part of a lease's time that is left when it is renewed on use."""
+
+UNAUTHORIZED: Final = 401
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A subject, as the resolver named it."""
+
+    idp_id: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Claim:
+    """A token and what it is presented for. The token shows in no repr."""
+
+    token: str
+    wanted: Wanted
+
+    @property
+    def key(self) -> SeatKey:
+        """The seat that it may have."""
+        return SeatKey(sha256(self.token.encode()), self.wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class SeatKey:
+    """The digest of a token and a target."""
+
+    token_digest: bytes = field(repr=False)
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an upstream carries: the same load needs no second upstream."""
+
+    caller: Caller
+    profile_id: str
+    definition_digest: str
+    versions: tuple[tuple[str, str, str], ...]
+
+    @classmethod
+    def of(cls, holding: Holding) -> Load:
+        """What an upstream started with `holding` carries."""
+        return cls(
+            Caller(holding.subject.idp_id, holding.subject.subject),
+            holding.context.profile_id,
+            holding.server.digest,
+            holding.versions,
+        )
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """One upstream, what it carries, and the seats that rest on it."""
+
+    load: Load
+    upstream: Upstream
+    stdio: bool
+    seats: set[Seat] = field(default_factory=set)
+    left: list[Seat] = field(default_factory=list)
+    """Seats that may not call any more; their leases end when the upstream is gone."""
+    why: LeaseEnd = LeaseEnd.SESSION
+
+
+@dataclass(eq=False, slots=True)
+class Seat:
+    """One authorisation in force. `calls` are the scopes of the calls that run on it."""
+
+    key: SeatKey
+    holding: Holding
+    running: Running
+    renew_at: float
+    """On the event loop's clock."""
+    calls: set[anyio.CancelScope] = field(default_factory=set)
+
+
+StartUpstream = Callable[[Holding], Upstream]
+
+
+class Seats:
+    """The tables of one gateway."""
+
+    def __init__(
+        self, instance: Instance, start_upstream: StartUpstream, *, upstream_limit: int, one_subject: bool = False
+    ) -> None:
+        """`one_subject`: refuse a second subject's stdio server while one runs."""
+        self._instance = instance
+        self._start_upstream = start_upstream
+        self._upstream_limit = upstream_limit
+        self._one_subject = one_subject
+        self._seats: dict[SeatKey, Seat] = {}
+        self._running: dict[Load, Running] = {}
+        self._by_lease: dict[str, Seat] = {}
+        self._locks: WeakValueDictionary[SeatKey, asyncio.Lock] = WeakValueDictionary()
+        self._callers: dict[bytes, tuple[Caller, float]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        instance.on_fenced = self.fenced
+
+    def __len__(self) -> int:
+        """How many upstreams there are."""
+        return len(self._tasks)
+
+    async def caller(self, claim: Claim) -> Caller:
+        """Whose token it is. The resolver says so; what it said counts until the token expires."""
+        known = self._callers.get(claim.key.token_digest)
+        if known is not None and known[1] > time.time():
+            return known[0]
+        return (await self.seat(claim)).running.load.caller
+
+    async def seat(self, claim: Claim) -> Seat:
+        """A seat whose upstream is open. Raises `Refused`, `NotFresh`, `Unavailable`."""
+        key = claim.key
+        seat = self._seats.get(key)
+        if seat is not None and self._good(seat) and not self._due(seat):
+            await seat.running.upstream.ready()
+            return seat
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            for _ in range(TRIES):
+                seat = await self._renewed(claim)
+                try:
+                    await seat.running.upstream.ready()
+                except Unavailable:
+                    # Fenced while it started: what ended may already have a successor.
+                    if self._seats.get(key) is seat:
+                        raise
+                else:
+                    return seat
+        raise Unavailable("What was asked for is changing just now.")
+
+    @asynccontextmanager
+    async def call(self, claim: Claim) -> AsyncIterator[ClientSession]:
+        """The session for one call; `Ended` if the right to it ends meanwhile."""
+        seat = await self.seat(claim)
+        with anyio.CancelScope() as scope:
+            seat.calls.add(scope)
+            try:
+                async with seat.running.upstream.call() as session:
+                    yield session
+            finally:
+                seat.calls.discard(scope)
+        if scope.cancelled_caught:
+            raise Ended
+
+    def fenced(self, fenced: tuple[Fenced, ...]) -> None:
+        """Act on leases that may not be used any more: nothing here waits."""
+        for one in fenced:
+            seat = self._by_lease.get(one.lease.id)
+            if seat is None:
+                continue
+            if one.urgency is Urgency.DRAIN:
+                self._drain(seat.running, one.why)
+            else:
+                self._throw_out(seat, one.why)
+
+    async def tend(self, *, idle_s: float, every_s: float = 1.0) -> None:
+        """Stop what nobody calls, and forget tokens that expired; for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            for running in list(self._running.values()):
+                if running.upstream.idle_for > idle_s:
+                    self._retire(running, LeaseEnd.SESSION)
+                    running.upstream.stop()
+            moment = time.time()
+            self._callers = {digest: known for digest, known in self._callers.items() if known[1] > moment}
+
+    async def close(self, *, within_s: float) -> None:
+        """Stop every upstream and wait until all are gone."""
+        for running in list(self._running.values()):
+            self._retire(running, LeaseEnd.SESSION)
+            running.upstream.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _good(self, seat: Seat) -> bool:
+        return seat.running.upstream.takes_calls and self._instance.usable(seat.holding)
+
+    def _due(self, seat: Seat) -> bool:
+        return asyncio.get_running_loop().time() >= seat.renew_at
+
+    async def _renewed(self, claim: Claim) -> Seat:
+        """The seat that is good as it is, or one from a new resolve."""
+        seat = self._seats.get(claim.key)
+        good = seat is not None and self._good(seat)
+        if seat is not None and good and not self._due(seat):
+            return seat
+        try:
+            holding = await self._instance.resolve(
+                claim.token, claim.wanted, traceparent=telemetry.current_traceparent()
+            )
+        except Unavailable:
+            if seat is not None and good:
+                return seat
+            raise
+        except Refused as refused:
+            if refused.status == UNAUTHORIZED:
+                self._callers.pop(claim.key.token_digest, None)
+            raise
+        return self._sit(claim.key, holding)
+
+    def _sit(self, key: SeatKey, holding: Holding) -> Seat:
+        """Give the holding a seat: on the upstream that carries the same already, or on a new one."""
+        load = Load.of(holding)
+        running = self._running.get(load)
+        if running is None or not running.upstream.takes_calls:
+            running = self._start(load, holding)
+        else:
+            holding.wipe()
+        self._callers[key.token_digest] = (load.caller, holding.subject_expires_at)
+        seat = Seat(key, holding, running, renew_at=_renew_at(holding))
+        before = self._seats.pop(key, None)
+        self._seats[key] = seat
+        running.seats.add(seat)
+        self._by_lease.update(dict.fromkeys(holding.lease_ids, seat))
+        if before is not None:
+            self._replace(before, seat)
+        return seat
+
+    def _replace(self, before: Seat, seat: Seat) -> None:
+        if before.running is seat.running:
+            # The same process, under newer leases: what runs on it goes on.
+            seat.calls = before.calls
+            before.running.seats.discard(before)
+            self._end((before,), LeaseEnd.REPLACED)
+        else:
+            self._leave(before)
+            if not before.running.seats:
+                self._drain(before.running, LeaseEnd.REPLACED)
+
+    def _start(self, load: Load, holding: Holding) -> Running:
+        try:
+            stdio = isinstance(holding.server.definition, StdioServer)
+            self._check_room(load, stdio=stdio)
+            running = Running(load, self._start_upstream(holding), stdio)
+        except Unavailable:
+            self._instance.let_go(holding, LeaseEnd.SESSION)
+            raise
+        self._running[load] = running
+        task = asyncio.create_task(self._live(running), name="upstream")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return running
+
+    def _check_room(self, load: Load, *, stdio: bool) -> None:
+        if len(self._tasks) >= self._upstream_limit:
+            raise Unavailable("This gateway runs as many MCP servers as it may.", retry_after_s=5)
+        others = {running.load.caller for running in self._running.values() if running.stdio} - {load.caller}
+        if self._one_subject and stdio and others:
+            raise Unavailable("This gateway runs local MCP servers of one subject at a time.", retry_after_s=5)
+
+    async def _live(self, running: Running) -> None:
+        try:
+            await running.upstream.run()
+        finally:
+            self._retire(running, running.why)
+            self._end(running.left, running.why)
+            running.left.clear()
+
+    def _drain(self, running: Running, why: LeaseEnd) -> None:
+        self._retire(running, why)
+        running.upstream.drain()
+
+    def _retire(self, running: Running, why: LeaseEnd) -> None:
+        """No seat leads to it any more."""
+        if self._running.get(running.load) is running:
+            del self._running[running.load]
+            running.why = why
+        for seat in list(running.seats):
+            self._leave(seat)
+
+    def _leave(self, seat: Seat) -> None:
+        if self._seats.get(seat.key) is seat:
+            del self._seats[seat.key]
+        seat.running.seats.discard(seat)
+        seat.running.left.append(seat)
+
+    def _throw_out(self, seat: Seat, why: LeaseEnd) -> None:
+        """Cancel what runs on it. The upstream goes with its last seat, at once."""
+        for scope in list(seat.calls):
+            scope.cancel()
+        running = seat.running
+        if seat in running.seats:
+            self._leave(seat)
+        if running.seats:
+            running.left.remove(seat)
+            self._end((seat,), why)
+            return
+        self._retire(running, why)
+        running.why = why
+        running.upstream.kill()
+
+    def _end(self, seats: Iterable[Seat], why: LeaseEnd) -> None:
+        ids = [lease_id for seat in seats for lease_id in seat.holding.lease_ids]
+        for lease_id in ids:
+            self._by_lease.pop(lease_id, None)
+        self._instance.end(ids, why)
+
+
+def _renew_at(holding: Holding) -> float:
+    """When the first of its leases has a tenth of its time left, on the event loop's clock."""
+    left = min((lease.expires_at for lease in holding.leases), default=time.time()) - time.time()
+    return asyncio.get_running_loop().time() + left * (1 - RENEW_BEFORE)

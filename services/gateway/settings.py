@@ -1,0 +1,49 @@
+"""Settings of the gateway, prefix `KEYFOB_GATEWAY_`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.config import HttpSettings
+
+
+class GatewaySettings(HttpSettings):
+    """One instance. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYFOB_GATEWAY_", frozen=True, extra="ignore")
+
+    name: str = Field("gateway", min_length=1, max_length=256, description="how admins see this instance; at enrolment")
+    identity_dir: Path = Field(Path("identity"), description="keys and enrolment, mode 0700; made at the first start")
+    enrolment_token_file: Path | None = Field(None, description="single-use token, mode 0600; for the first start only")
+    policy_url: str = Field("", description="origin of policy; for the first start only")
+    resolver_urls: str = Field("", description="origins of resolvers, comma separated; empty: as enrolment said")
+    kafka_bootstrap: str = Field("", description="host:port; empty: as enrolment said, else KEYFOB_KAFKA_BOOTSTRAP")
+
+    fence_s: float = Field(60.0, gt=0, description="without a signed tick for so long, everything is dropped")
+    heartbeat_s: float = Field(1.0, gt=0, description="between receipts when nothing was held")
+    receipt_deadline_s: float = Field(5.0, gt=0, description="a receipt that is not durable by then is told again")
+    resolve_deadline_s: float = Field(6.0, gt=0, description="for one question, however many resolvers it takes")
+
+    drain_s: float = Field(30.0, ge=0, description="running calls may finish this long with a value that was rotated")
+    idle_s: float = Field(600.0, gt=0, description="an MCP server that nobody called for so long is stopped")
+    start_s: float = Field(30.0, gt=0, description="an MCP server must have answered its handshake within this")
+    stop_s: float = Field(1.0, ge=0, description="from SIGTERM to SIGKILL when nothing was revoked")
+    upstream_limit: int = Field(256, ge=1, description="MCP servers running at a time")
+    session_idle_s: float = Field(1800.0, gt=0, description="an agent's MCP session without a request ends")
+    session_limit: int = Field(10_000, ge=1, description="agents' MCP sessions at a time")
+    body_limit: int = Field(4 * 1024 * 1024, ge=1024, description="of one request of an agent")
+    line_limit: int = Field(16 * 1024 * 1024, ge=1024, description="of one message of an MCP server")
+
+    command_path: str = Field(
+        os.defpath, description="where commands without a slash are looked for; the child does not inherit it"
+    )
+    scratch_dir: Path | None = Field(None, description="working directories of MCP servers; empty: the system's")
+    unsafe_shared_uid: bool = Field(
+        default=False,
+        description="production mode: run stdio servers of several subjects under one UID, where each can read the "
+        "other's environment",
+    )

@@ -1,0 +1,233 @@
+"""One running MCP server, with the values of one subject: started, called, drained, stopped. One task owns it.
+
+States only move forward: starting → open → draining → stopping → gone. `gone` is reported once, when the process
+group or the connection that held the values does not exist any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+import anyio
+import structlog
+from mcp.client.session import ClientSession
+from mcp.shared.exceptions import MCPError
+from mcp_types import UNSUPPORTED_PROTOCOL_VERSION, Implementation
+
+from services.gateway import processes, stdio, streamable
+from shared.crypto.secret import SecretBytes
+from shared.errors import Unavailable
+from shared.events.definitions import HttpServer, StdioServer
+
+CLIENT: Final = Implementation(name="keyfob-gateway", version="0.1.0")
+
+_log = structlog.get_logger(__name__)
+
+
+class State(Enum):
+    """Where an upstream is in its life."""
+
+    STARTING = auto()
+    OPEN = auto()
+    DRAINING = auto()
+    STOPPING = auto()
+    GONE = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How upstreams are run. Times in seconds, sizes in bytes."""
+
+    start_s: float
+    stop_s: float
+    drain_s: float
+    line_limit: int
+    command_path: str
+    scratch_dir: Any = None
+
+
+class Ended(Exception):
+    """Raised in a call whose upstream, or whose right to it, ended while it ran."""
+
+
+class Upstream:
+    """See the module. `values` are taken over and wiped by it."""
+
+    def __init__(self, definition: StdioServer | HttpServer, values: Mapping[str, SecretBytes], limits: Limits) -> None:
+        self._definition = definition
+        self._values = dict(values)
+        self._limits = limits
+        self._stop = asyncio.Event()
+        self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
+        self._child: processes.Child | None = None
+        self._grace_s = limits.stop_s
+        self._calls = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._drainer: asyncio.Task[None] | None = None
+        self.state = State.STARTING
+        self.last_used = asyncio.get_running_loop().time()
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether a new call may go to it."""
+        return self.state in {State.STARTING, State.OPEN}
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds since the last call ended; 0 while one runs."""
+        return 0.0 if self._calls else asyncio.get_running_loop().time() - self.last_used
+
+    async def run(self) -> None:
+        """Live until stopped. Returns when nothing holds the values any more; never raises."""
+        try:
+            await self._live()
+        except Exception as error:  # noqa: BLE001 - a server may fail in any way; texts may quote what it said
+            self._fail(error)
+        finally:
+            self.state = State.GONE
+            self._wipe()
+            self._fail(Unavailable("The MCP server ended."))
+
+    def drain(self) -> None:
+        """No new calls; running ones may finish within the drain time, then it is stopped."""
+        if self.takes_calls:
+            self.state = State.DRAINING
+            self._drainer = asyncio.create_task(self._drain(), name="drain")
+
+    def stop(self) -> None:
+        """End it, politely: SIGTERM, a grace, SIGKILL."""
+        if self.state not in {State.STOPPING, State.GONE}:
+            self.state = State.STOPPING
+            self._stop.set()
+
+    def kill(self) -> None:
+        """End it at once: the process group gets SIGKILL before this returns."""
+        self._grace_s = 0.0
+        if self._child is not None:
+            self._child.kill()
+        self.stop()
+
+    async def ready(self) -> None:
+        """Wait for the handshake; `Unavailable` when the server did not start."""
+        await asyncio.shield(self._ready)
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[ClientSession]:
+        """The session, for one call; `Unavailable` when the server did not start."""
+        self._calls += 1
+        self._quiet.clear()
+        try:
+            yield await asyncio.shield(self._ready)
+        finally:
+            self._calls -= 1
+            self.last_used = asyncio.get_running_loop().time()
+            if not self._calls:
+                self._quiet.set()
+
+    async def _live(self) -> None:
+        match self._definition:
+            case StdioServer():
+                await self._live_as_child(self._definition)
+            case HttpServer():
+                await self._live_elsewhere(self._definition)
+
+    async def _live_as_child(self, definition: StdioServer) -> None:
+        environment = {**definition.environment, **self._environment()}
+        launch = processes.Launch(
+            command=definition.command,
+            args=definition.args,
+            environment=environment,
+            command_path=self._limits.command_path,
+            scratch_dir=self._limits.scratch_dir,
+            line_limit=self._limits.line_limit,
+        )
+        self._child = await processes.start(launch)
+        environment.clear()
+        self._wipe()
+        try:
+            async with stdio.speak(self._child, on_silence=self.stop) as (incoming, outgoing):
+                await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
+        finally:
+            await _finish(self._child.end(grace_s=self._grace_s))
+
+    async def _live_elsewhere(self, definition: HttpServer) -> None:
+        credentials = tuple(
+            streamable.Credential(one.header, one.prefix, self._values[one.name]) for one in definition.fields
+        )
+        async with streamable.connect(definition.url, credentials, on_silence=self.stop) as (incoming, outgoing):
+            await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
+
+    async def _serve(self, session: ClientSession) -> None:
+        async with session:
+            opening = asyncio.create_task(_shake_hands(session))
+            stopped = asyncio.create_task(self._stop.wait())
+            try:
+                await asyncio.wait(
+                    {opening, stopped}, timeout=self._limits.start_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not opening.done():
+                    raise Unavailable("The MCP server did not answer its handshake.")
+                opening.result()
+                if self.state is State.STARTING:
+                    self.state = State.OPEN
+                if not self._ready.done():
+                    self._ready.set_result(session)
+                await stopped
+            finally:
+                await _cancel(opening, stopped)
+
+    async def _drain(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.drain_s):
+                await self._quiet.wait()
+        self.stop()
+
+    def _environment(self) -> dict[str, str]:
+        """The values as text; bytes that are not UTF-8 reach the child as they are (PEP 383)."""
+        found = {}
+        for name, value in self._values.items():
+            with value.reveal() as view:
+                found[name] = bytes(view).decode(errors="surrogateescape")
+        return found
+
+    def _wipe(self) -> None:
+        for value in self._values.values():
+            value.wipe()
+
+    def _fail(self, error: Exception) -> None:
+        if self._ready.done():
+            return
+        known = error if isinstance(error, Unavailable) else Unavailable("The MCP server did not start.")
+        if known is not error:
+            _log.warning("upstream failed", error=type(error).__name__)
+        self._ready.set_exception(known)
+        # Nobody may be waiting for it.
+        self._ready.exception()
+
+
+async def _shake_hands(session: ClientSession) -> None:
+    """The handshake of the revisions up to 2025-11-25, or discovery where the server knows nothing older."""
+    try:
+        await session.initialize()
+    except MCPError as error:
+        if error.code != UNSUPPORTED_PROTOCOL_VERSION:
+            raise
+        await session.discover()
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _finish(ending: Any) -> None:
+    """Run to the end even if the owner is cancelled: a child that is not reaped holds the value."""
+    with anyio.CancelScope(shield=True):
+        await ending
