@@ -77,7 +77,7 @@ async def _revoke_with_one_silent(stage: Stage) -> None:
             expect(await database.patients() == hospital.patients, f"it works again at {gateway}")
     silent.suspend()
     try:
-        receipt = await call("DELETE", "policy", f"/v1/grants/{granted['id']}")
+        receipt = await call("DELETE", "policy", f"/v1/grants/{granted['entity_id']}")
         answer = present(await stage.convergence(receipt["event_id"], wait_s=3), "there is a notice within 3 s")
         expect(not answer["converged"], "with gateway-2 stopped it is never done")
         waiting = [member["name"] for member in answer["members"] if member["state"] == "pending"]

@@ -68,7 +68,7 @@ async def _assign(stage: Stage, hospital: Hospital) -> None:
     mapping = {"profile": profile, "idp": "development", "group": f"staff-{profile}"}
     await call("POST", "policy", "/v1/mappings", body=mapping)
     granted = await call("POST", "policy", "/v1/grants", body={"profile": profile, "reference": hospital.path})
-    stage.grants[profile] = granted["id"]
+    stage.grants[profile] = granted["entity_id"]
     binding = {"profile": profile, "server": SERVER, "field": FIELD, "reference": hospital.path}
     await call("POST", "policy", "/v1/bindings", body=binding)
     stage.narrator.say(f"group staff-{profile} → profile {profile} → {hospital.path}")
