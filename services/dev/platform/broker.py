@@ -1,8 +1,9 @@
 """Three brokers behind one interface: embedded (a wheel), Apache Kafka (jars), one that somebody else runs.
 
-The embedded one, `noida-db`, keeps everything in memory and in one file that it rewrites: for development and
-tests on machines with nothing but Python, never for production. It prints a warning about a weak GLIBC version,
-which is harmless.
+The embedded one, `noida-db`, keeps everything in memory and rewrites one file with all of it, once a second while
+something changes and at a clean stop. SIGKILL therefore loses what was acknowledged since the last rewrite (one
+second with little data, several with 20 MB): it is for development and tests on machines with nothing but Python,
+never for production. It prints a warning about a weak GLIBC version, which is harmless.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Protocol
 
@@ -32,9 +34,13 @@ _quiet = logging.getLogger("aiokafka")
 class Broker(Protocol):
     """A Kafka-protocol broker. `start` returns when a client's questions are answered.
 
-    `start` raises ProcessFailed or Unavailable; after `kill` or `stop` it brings the same data back at the
-    same address.
+    `start` raises ProcessFailed or Unavailable; after `stop` it brings the same data back at the same address,
+    after `kill` too if it `survives_kill`.
     """
+
+    @property
+    def survives_kill(self) -> bool:
+        """Whether everything that was acknowledged is there after SIGKILL."""
 
     @property
     def bootstrap(self) -> str:
@@ -71,6 +77,8 @@ async def answers(bootstrap: str) -> bool:
 class EmbeddedBroker:
     """The broker from the `noida-db` wheel, its data in `directory`."""
 
+    survives_kill = False
+
     def __init__(self, directory: Path, *, log: Path | None = None) -> None:
         self._directory = directory.resolve()
         self._log = log or self._directory.parent / "logs" / "broker.log"
@@ -96,6 +104,7 @@ class EmbeddedBroker:
             env=plain_environment(),
             log=self._log,
             cwd=self._directory,
+            death_signal=signal.SIGTERM,  # saves, then ends
         )  # fmt: skip
         self.process.start()
         await until_ready(self.process, lambda: answers(self.bootstrap), within_s=_READY_WITHIN_S)
@@ -106,13 +115,15 @@ class EmbeddedBroker:
             await self.process.stop()
 
     def kill(self) -> None:
-        """SIGKILL; what it acknowledged is there after the next start."""
+        """SIGKILL; what it acknowledged since its last save is lost."""
         if self.process is not None:
             self.process.kill()
 
 
 class ExternalBroker:
     """A broker that somebody else runs: it is looked for, never started or stopped."""
+
+    survives_kill = False  # nobody here may try
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap

@@ -29,10 +29,10 @@ _STEADY_AFTER_S = 10.0
 """A child that ran this long had nothing wrong with its start: its next restart is quick again."""
 
 
-async def probe_once(probe: Probe) -> bool:
+async def probe_once(probe: Probe, *, within_s: float = _PROBE_TIMEOUT_S) -> bool:
     """Ask the probe once; a refused or slow answer is False."""
     try:
-        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+        async with asyncio.timeout(min(within_s, _PROBE_TIMEOUT_S)):
             if not isinstance(probe, str):
                 return await probe()
             async with aiohttp.ClientSession() as session, session.get(probe) as answer:
@@ -47,7 +47,7 @@ async def until_ready(process: Process, probe: Probe, *, within_s: float) -> Non
     Raises ProcessFailed when the process ends first, or isn't ready after `within_s` seconds.
     """
     deadline = time.monotonic() + within_s
-    while not await probe_once(probe):
+    while not await probe_once(probe, within_s=deadline - time.monotonic()):
         if not process.running:
             raise ProcessFailed(process.name, f"ended with {process.returncode} before it was ready", process.log)
         if time.monotonic() >= deadline:
