@@ -36,7 +36,7 @@ LEASE = {
 def answer(value: bytes = VALUE) -> ResolveAnswer:
     """Build an answer of which these tests look at the fields only."""
     field = ResolvedField.model_validate({"name": "DB_URL", "value": SecretBytes(value), "lease": LEASE})
-    others = {name: None for name in ResolveAnswer.model_fields if name != "fields"}
+    others: dict[str, Any] = {name: None for name in ResolveAnswer.model_fields if name != "fields"}
     return ResolveAnswer.model_construct(**others, fields=[field])
 
 
