@@ -93,8 +93,7 @@ class Release:
             subject_expires_at=self.subject.expires_at,
             context=m.ContextName(profile_id=plan.profile.id, name=plan.profile.name),
             server_id=plan.server.id,
-            # Not validated: that would take the bytes for base64. Writing encodes them.
-            server=m.SignedRecord.model_construct(
+            server=m.SignedRecord(
                 type=evidence.type,
                 payload=evidence.payload,
                 signature=evidence.signature or b"",

@@ -1,13 +1,14 @@
-"""The wiring of one resolver replica, top to bottom."""
+"""The wiring of one resolver replica, top to bottom: settings, keys, ways out, bus, decision, routes, background."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from services.resolver.api import ResolveRoute, declare
@@ -21,7 +22,9 @@ from services.resolver.settings import ResolverSettings
 from services.resolver.sources.credentials import Credentials
 from services.resolver.sources.kv2 import Kv2Reader
 from services.resolver.state import ProjectedKnowledge, projected
-from services.resolver.trust import pinned
+from services.resolver.trust import Trust, pinned
+from shared import topics
+from shared.bus.connection import KafkaSettings
 from shared.config import CommonSettings, Misconfigured, Mode
 from shared.crypto.key_files import KeyFileRefused
 from shared.crypto.secret import disable_core_dumps
@@ -31,121 +34,163 @@ from shared.health import Readiness
 from shared.identity import JwksFetcher, TokenVerifier
 from shared.serving import Background, Lifespan, application, serve
 from shared.telemetry import configure
-from shared.wiring import kafka_settings
+from shared.wiring import kafka_settings, topics_ready
 
-NAME = "resolver"
+NAME: Final = "resolver"
+TITLE: Final = "Keyfob resolver"
+WRITTEN: Final = tuple(topic for topic in topics.TOPICS if topic.name in {topics.ACCESS, topics.RECEIPTS})
+READ: Final = tuple(topic for topic in topics.TOPICS if topic.name in {topics.POLICY, topics.CATALOG})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that is read from outside, read once."""
+
+    common: CommonSettings = field(default_factory=CommonSettings)
+    resolver: ResolverSettings = field(default_factory=ResolverSettings)
+
+    @property
+    def audience(self) -> str:
+        """The origin that assertions must name."""
+        own = self.resolver
+        scheme = "http" if own.tls_certificate is None else "https"
+        return own.audience or f"{scheme}://{own.host}:{own.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bus:
+    """Everything of a replica that lives on Kafka."""
+
+    kafka: KafkaSettings
+    knowledge: ProjectedKnowledge
+    recorder: AccessRecorder
+    receipts: Receipts
+    replication: int
+    waiting: deque[str] = field(default_factory=lambda: deque(["not started"], maxlen=1))
+
+    async def run(self) -> None:
+        """Wait for the topics, then follow state, record accesses and send receipts until cancelled."""
+        await topics_ready(self.kafka, made=WRITTEN, read=READ, replication=self.replication, tell=self.waiting.append)
+        self.waiting.clear()
+        async with asyncio.TaskGroup() as group:
+            for part in (self.knowledge.follow, self.recorder.run, self.receipts.run):
+                group.create_task(part())
+
+    def not_ready(self) -> str | None:
+        """Why this replica can't answer now."""
+        return self.waiting[0] if self.waiting else self.knowledge.not_ready() or self.recorder.trouble
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """A running replica: its application, its background work, and what tests look at."""
+    """One replica, wired; `lifespan` starts and stops what works in the background."""
 
     app: ASGIApp
     background: Background
-    knowledge: ProjectedKnowledge
+    bus: Bus
     resolver: Resolver
-    recorder: AccessRecorder
     lifespan: Lifespan
+
+    @property
+    def knowledge(self) -> ProjectedKnowledge:
+        """What it knows."""
+        return self.bus.knowledge
 
 
 async def main() -> int:
     """Run a replica until a signal; the process's exit code."""
     disable_core_dumps()
     configure(NAME)
-    common, settings = CommonSettings(), ResolverSettings()
-    async with replica(common, settings) as running:
-        return await serve(running.app, mode=common.mode, http=settings, background=running.background)
+    settings = Settings()
+    async with replica(settings) as running:
+        http, mode = settings.resolver, settings.common.mode
+        return await serve(running.app, mode=mode, http=http, background=running.background)
 
 
 @contextlib.asynccontextmanager
-async def replica(common: CommonSettings, settings: ResolverSettings) -> AsyncIterator[Replica]:
-    """Everything of a replica, connected to nothing before its application starts."""
-    kafka = kafka_settings(common, client_id=f"keyfob-{NAME}")
+async def replica(settings: Settings) -> AsyncIterator[Replica]:
+    """Everything of a replica; nothing is connected before its application starts."""
+    common, own = settings.common, settings.resolver
     trust = pinned(policy_key=common.policy_key, catalog_key=common.catalog_key)
-    signing_key = _signing_key(settings)
-    async with contextlib.AsyncExitStack() as stack:
-        web = await stack.enter_async_context(guarded_session(mode=common.mode))
-        egress = await stack.enter_async_context(
-            Egress(
-                mode=common.mode,
-                timeout_s=settings.read_deadline_s,
-                connections=settings.source_connections,
-                ca_file=settings.source_ca_file,
-            )
-        )
-        knowledge = projected(kafka, trust, tick_bound_s=settings.tick_bound_s)
-        recorder = AccessRecorder(
-            kafka.producer, replica_id=settings.replica_id, record_deadline_s=settings.record_deadline_s
-        )
+    signing_key = _signing_key(own)
+    bus = _bus(common, own, trust)
+    async with guarded_session(mode=common.mode) as web, _egress(common, own) as egress:
+        fetch = JwksFetcher(web, allow_http=common.mode is Mode.DEVELOPMENT)
+        kv2 = Kv2Reader(egress, Credentials(own.credentials_dir, common.mode), common.mode)
         resolver = Resolver(
-            knowledge=knowledge,
+            knowledge=bus.knowledge,
             trust=trust,
             instances=Instances(trust),
-            subjects=Subjects(
-                TokenVerifier(
-                    fetch_jwks=JwksFetcher(web, allow_http=common.mode is Mode.DEVELOPMENT),
-                    remember=settings.memory_tokens,
-                ),
-                trust,
-            ),
-            log=recorder,
-            reads=Reads(
-                {"kv2": Kv2Reader(egress, Credentials(settings.credentials_dir, common.mode), common.mode)},
-                deadline_s=settings.read_deadline_s,
-            ),
+            subjects=Subjects(TokenVerifier(fetch_jwks=fetch, remember=own.memory_tokens), trust),
+            log=bus.recorder,
+            reads=Reads({"kv2": kv2}, deadline_s=own.read_deadline_s),
             signing_key=signing_key,
-            floor_wait_s=settings.floor_wait_s,
-            lease_ttl_s=settings.lease_ttl_s,
+            floor_wait_s=own.floor_wait_s,
+            lease_ttl_s=own.lease_ttl_s,
         )
-        receipts = Receipts(
+        yield _served(resolver, bus, audience=settings.audience)
+
+
+def _served(resolver: Resolver, bus: Bus, *, audience: str) -> Replica:
+    background, readiness = Background(), Readiness()
+    readiness.add("bus", bus.not_ready)
+
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        background.start("bus", bus.run)
+        try:
+            yield
+        finally:
+            # Nothing is answered any more: what was said about answers must still arrive.
+            await bus.recorder.flush()
+            await background.stop()
+
+    rest = application(TITLE, lifespan=lifespan, readiness=readiness)
+    declare(rest, resolver.resolve, audience)
+    route = ResolveRoute(resolver.resolve, audience, rest)
+    return Replica(app=route, background=background, bus=bus, resolver=resolver, lifespan=lifespan)
+
+
+def _bus(common: CommonSettings, own: ResolverSettings, trust: Trust) -> Bus:
+    kafka = kafka_settings(common, client_id=f"keyfob-{own.replica_id}")
+    knowledge = projected(kafka, trust, tick_bound_s=own.tick_bound_s)
+    return Bus(
+        kafka=kafka,
+        knowledge=knowledge,
+        recorder=AccessRecorder(kafka.producer, replica_id=own.replica_id, record_deadline_s=own.record_deadline_s),
+        receipts=Receipts(
             knowledge=knowledge,
-            producer=kafka.producer(),
-            replica_id=settings.replica_id,
-            heartbeat_s=settings.heartbeat_s,
-            pause_s=settings.receipt_pause_s,
-        )
-        background = Background()
-        readiness = Readiness()
-        readiness.add("state", knowledge.not_ready)
-        readiness.add("records", lambda: recorder.trouble)
-
-        @contextlib.asynccontextmanager
-        async def lifespan() -> AsyncIterator[None]:
-            background.start("projections", knowledge.follow)
-            background.start("records", recorder.run)
-            background.start("receipts", receipts.run)
-            try:
-                yield
-            finally:
-                await recorder.flush()
-                await background.stop()
-
-        rest = application("Keyfob resolver", lifespan=lifespan, readiness=readiness)
-        audience = settings.audience or _own_origin(settings)
-        declare(rest, resolver.resolve, audience)
-        route = ResolveRoute(resolver.resolve, audience, rest)
-        yield Replica(route, background, knowledge, resolver, recorder, lifespan)
+            new_producer=kafka.producer,
+            replica_id=own.replica_id,
+            heartbeat_s=own.heartbeat_s,
+            pause_s=own.receipt_pause_s,
+        ),
+        replication=common.kafka_replication,
+    )
 
 
-def _signing_key(settings: ResolverSettings) -> SigningKey:
+def _egress(common: CommonSettings, own: ResolverSettings) -> Egress:
+    return Egress(
+        mode=common.mode,
+        timeout_s=own.read_deadline_s,
+        connections=own.source_connections,
+        ca_file=own.source_ca_file,
+    )
+
+
+def _signing_key(own: ResolverSettings) -> SigningKey:
     try:
-        return SigningKey.load(settings.signing_key_file)
+        return SigningKey.load(own.signing_key_file)
     except KeyFileRefused as error:
         raise Misconfigured(f"KEYFOB_RESOLVER_SIGNING_KEY_FILE: {error.detail}") from None
 
 
-def _own_origin(settings: ResolverSettings) -> str:
-    """Where gateways reach this replica, as far as it knows itself."""
-    scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://{settings.host}:{settings.port}"
-
-
 def openapi() -> dict[str, Any]:
-    """The service's OpenAPI, without connecting anywhere."""
+    """The published description of the HTTP API; connects nowhere."""
 
     async def never(_: Call) -> bytes:
         raise Misconfigured("This application only describes itself.")
 
-    app = FastAPI(title="Keyfob resolver", version="1")
+    app = application(TITLE, lifespan=contextlib.nullcontext, readiness=Readiness())
     declare(app, never, "")
     return app.openapi()

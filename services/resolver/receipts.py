@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -33,7 +34,7 @@ class Receipts:
     """The receipts of one run. Times in seconds."""
 
     knowledge: ProjectedKnowledge
-    producer: AIOKafkaProducer
+    new_producer: Callable[[], AIOKafkaProducer]
     replica_id: str
     heartbeat_s: float
     pause_s: float
@@ -41,22 +42,23 @@ class Receipts:
 
     async def run(self) -> None:
         """Tell for ever; when cancelled, say goodbye."""
-        await connect(self.producer, what="receipts")
+        producer = self.new_producer()
+        await connect(producer, what="receipts")
         try:
             while True:
-                said = await self._say(stopping=False)
+                said = await self._say(producer, stopping=False)
                 # Everything that comes within the pause is one receipt.
                 await asyncio.sleep(self.pause_s)
                 await self.knowledge.moved(said, within_s=self.heartbeat_s)
         finally:
-            await self._say(stopping=True)
-            await disconnect(self.producer)
+            await self._say(producer, stopping=True)
+            await disconnect(producer)
 
-    async def _say(self, *, stopping: bool) -> Floor:
+    async def _say(self, producer: AIOKafkaProducer, *, stopping: bool) -> Floor:
         receipt = self._receipt(stopping=stopping)
         message = encode(receipt, key=receipt.replica_id, source="keyfob/resolver", event_id=str(uuid.uuid4()))
         try:
-            await publish(self.producer, message, deadline_s=DEADLINE_S)
+            await publish(producer, message, deadline_s=DEADLINE_S)
         except Unavailable:
             _log.warning("receipt not published", stopping=stopping)
         return Floor(receipt.policy_seq, receipt.catalog_seq)

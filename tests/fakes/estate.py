@@ -102,7 +102,7 @@ class Estate:
 
     def idp(self, name: str = "okta", **said: Any) -> Message:
         """An identity provider of ours."""
-        defaults = {"name": name, "issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"}
+        defaults: dict[str, Any] = {"name": name, "issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"}
         return self.write(IdpRecord, f"idp/{name}", **(defaults | said))
 
     def profile(self, name: str, *, group: str | None = None, idp: str = "okta") -> None:
@@ -113,13 +113,18 @@ class Estate:
 
     def mapping(self, group: str, profile: str, *, idp: str = "okta") -> Message:
         """A group has a profile."""
-        said = {"idp_id": f"idp/{idp}", "group": group, "profile_id": f"profile/{profile}"}
+        said: dict[str, Any] = {"idp_id": f"idp/{idp}", "group": group, "profile_id": f"profile/{profile}"}
         return self.write(MappingRecord, f"mapping/{group}-{profile}", **said)
 
     def server(self, name: str = "patients-db", definition: Definition | None = None) -> Message:
         """A server; with one field DB_URL unless another definition is given."""
         defined = definition or patients_db("DB_URL")
-        said = {"name": name, "owner": "platform", "definition": defined, "digest": definition_digest(defined)}
+        said: dict[str, Any] = {
+            "name": name,
+            "owner": "platform",
+            "definition": defined,
+            "digest": definition_digest(defined),
+        }
         return self.write(ServerRecord, f"server/{name}", **said)
 
     def source(self, name: str = "vault", **said: Any) -> Message:
@@ -214,7 +219,7 @@ async def publish_all(producer: AIOKafkaProducer, messages: Iterable[Message]) -
 
 def hospitals(*, origin: str | None = None, issuer: str | None = None) -> Estate:
     """Two hospitals, each with a profile, a reference and a grant, and the one server that both use."""
-    estate = Estate(**{name: text for name, text in (("origin", origin), ("issuer", issuer)) if text})
+    estate = Estate(issuer=issuer or "https://idp.example", origin=origin or "http://127.0.0.1:8200")
     estate.idp()
     estate.server()
     estate.source()

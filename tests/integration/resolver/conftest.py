@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 from services.dev.platform import READ_VALUES, Broker, DevIssuer, Platform, broker_from_env
 from services.dev.platform.private import write_private
 from services.dev.platform.supervision import until_ready
-from services.resolver.app import Replica, replica
+from services.resolver.app import Replica, Settings, replica
 from services.resolver.domain.snapshot import Floor
 from services.resolver.settings import ResolverSettings
 from shared import topics
@@ -94,13 +94,13 @@ async def _world(platform: Platform, broker: Broker, issuer: DevIssuer, director
     for name in ("hospital-a", "hospital-b"):
         await platform.openbao.put(f"{name}", {"db-dsn": secret_of(name)})
     identity = estate.instance()
-    common, settings = await _settings(platform, broker, estate, directory)
-    kafka = kafka_settings(common, client_id="estate")
+    settings = await _settings(platform, broker, estate, directory)
+    kafka = kafka_settings(settings.common, client_id="estate")
     await ensure_topics(kafka, TOPICS, replication=1)
     producer = kafka.producer()
     await producer.start()
-    resolver_key = SigningKey.load(settings.signing_key_file)
-    async with replica(common, settings) as running, running.lifespan():
+    resolver_key = SigningKey.load(settings.resolver.signing_key_file)
+    async with replica(settings) as running, running.lifespan():
         gateway = FakeGateway(identity, AUDIENCE, resolver_key.verify_key, running.app)
         world = World(platform, broker, issuer, estate, kafka, producer, running, gateway)
         ticking = asyncio.create_task(world.keep_ticking())
@@ -114,9 +114,7 @@ async def _world(platform: Platform, broker: Broker, issuer: DevIssuer, director
             await producer.stop()
 
 
-async def _settings(
-    platform: Platform, broker: Broker, estate: Estate, directory: Path
-) -> tuple[CommonSettings, ResolverSettings]:
+async def _settings(platform: Platform, broker: Broker, estate: Estate, directory: Path) -> Settings:
     key_file = directory / "resolver.key"
     SigningKey.generate().save(key_file)
     credentials = directory / "credentials"
@@ -133,7 +131,7 @@ async def _settings(
     settings = ResolverSettings(
         replica_id="resolver-under-test", audience=AUDIENCE, signing_key_file=key_file, credentials_dir=credentials
     )
-    return common, settings
+    return Settings(common=common, resolver=settings)
 
 
 def secret_of(hospital: str) -> str:
