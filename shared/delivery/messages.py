@@ -13,7 +13,6 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
-    Base64UrlBytes,
     BaseModel,
     ConfigDict,
     Field,
@@ -77,6 +76,24 @@ Value = Annotated[
     WithJsonSchema({"type": "string", "contentEncoding": "base64url"}),
 ]
 """A value: bytes in memory that don't show, base64url text in JSON."""
+
+
+def _read_bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        message = "bytes are base64url text"
+        raise ValueError(message)  # noqa: TRY004 - pydantic turns only ValueError into its own
+    return from_base64url(value)
+
+
+PublicBytes = Annotated[
+    bytes,
+    PlainValidator(_read_bytes, json_schema_input_type=str),
+    PlainSerializer(to_base64url, return_type=str),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64url"}),
+]
+"""Bytes that may be seen: base64url text without padding in JSON, as everywhere in this protocol."""
 
 
 class _Request(BaseModel):
@@ -163,8 +180,8 @@ class SignedRecord(_Answer):
     """A record of a topic of state with its signature, exactly as in the topic (`shared.bus.signatures`)."""
 
     type: str
-    payload: Base64UrlBytes
-    signature: Base64UrlBytes
+    payload: PublicBytes
+    signature: PublicBytes
     key_id: str
 
 

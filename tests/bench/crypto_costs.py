@@ -71,7 +71,7 @@ def answer() -> m.ResolveAnswer:
         subject_expires_at=1.8e9,
         context=m.ContextName(profile_id="profile/1", name="hospital-a"),
         server_id="server/44dd",
-        server=m.SignedRecord(type="t", payload=b"eHh4" * 250, signature=b"eHh4" * 22, key_id="ab" * 8),
+        server=m.SignedRecord(type="t", payload=b"xxx" * 250, signature=b"xxx" * 22, key_id="ab" * 8),
         definition_digest="cd" * 32,
         fields=[m.ResolvedField(name="DB_URL", value=value, lease=lease)],
     )

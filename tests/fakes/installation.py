@@ -59,6 +59,7 @@ class Allowed:
     subject: str
     contexts: dict[str, dict[str, Reference]]
     expires_at: float = field(default_factory=lambda: time.time() + 3600)
+    rests_on: tuple[str, ...] = ()
 
 
 class Notices:
@@ -158,9 +159,7 @@ class Installation:
         key_id, signature = record_signer(self.policy_key)(
             topic=topics.POLICY, type_=record.TYPE, key=record.id, payload=payload
         )
-        return messages.SignedRecord.model_construct(
-            type=record.TYPE, payload=payload, signature=signature, key_id=key_id
-        )
+        return messages.SignedRecord(type=record.TYPE, payload=payload, signature=signature, key_id=key_id)
 
     def tick(self, *, at: float | None = None, seq: int | None = None, key: SigningKey | None = None) -> int:
         """Policy's signed word, passed on by the notifier."""
@@ -243,7 +242,7 @@ class Installation:
                 reference_id=reference.id,
                 version=reference.version,
                 expires_at=time.time() + self.lease_s,
-                rests_on=(f"grant/{context}/{allowed.subject}", f"profile/{context}"),
+                rests_on=(f"grant/{context}/{allowed.subject}", f"profile/{context}", *allowed.rests_on),
             ),
         )
 
