@@ -1,0 +1,65 @@
+"""Which reference took the place of one that vanished. A rename is, to most sources, a new path and a deleted one.
+
+A candidate appeared in the same source shortly before or after, holds the same key, and its path is near. Only a
+clear winner is named: a wrong successor is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from difflib import SequenceMatcher
+from typing import Final
+
+from shared.events.catalog import ReferenceRecord
+
+WINDOW: Final = timedelta(minutes=10)
+"""Between the appearance of the one and the disappearance of the other."""
+
+NEAR: Final = 0.5
+"""Of 1.0, by `nearness`; two paths with the same last part are near whatever their folders are called."""
+
+MARGIN: Final = 0.1
+"""How much nearer than the second the winner must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appeared:
+    """A reference, and when it was first seen."""
+
+    record: ReferenceRecord
+    at: datetime
+
+
+def likely_successor(gone: ReferenceRecord, gone_at: datetime, appeared: Iterable[Appeared]) -> ReferenceRecord | None:
+    """The one reference that very likely goes on where `gone` ended, or None."""
+    scored = sorted(
+        ((nearness(gone.path, one.record.path), one.record) for one in appeared if _may_follow(gone, gone_at, one)),
+        key=lambda pair: pair[0],
+        reverse=True,
+    )
+    if not scored or scored[0][0] < NEAR:
+        return None
+    if len(scored) > 1 and scored[0][0] - scored[1][0] < MARGIN:
+        return None
+    return scored[0][1]
+
+
+def _may_follow(gone: ReferenceRecord, gone_at: datetime, one: Appeared) -> bool:
+    return (
+        one.record.source_id == gone.source_id
+        and one.record.path != gone.path
+        and one.record.key == gone.key
+        and abs(one.at - gone_at) <= WINDOW
+    )
+
+
+def nearness(path: str, other: str) -> float:
+    """From 0 (nothing in common) to 1 (the same); the last part of a path counts as much as all of it."""
+    leaf, other_leaf = path.rpartition("/")[2], other.rpartition("/")[2]
+    return (_likeness(path, other) + _likeness(leaf, other_leaf)) / 2
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()

@@ -1,0 +1,247 @@
+"""What goes on for each connected source: hints of its change feed are followed, and a sweep catches the rest.
+
+Hints are coalesced per path and worked off by a few workers, serial per path. A sweep comes every interval, jittered
+so that many sources and replicas do not sweep in step; only one replica sweeps a source. A sweep comes at once when
+this process starts (hints that it held when it ended are lost), when there were more hints than room, when the feed
+says that the mount itself was touched, and soon when the source could not be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from services.sync.domain.feed import Hint, Ignored, MountTouched, PathTouched
+from services.sync.domain.hints import Hints, LookAt
+from services.sync.domain.observations import Unreached
+from services.sync.domain.ports import Books
+from services.sync.handlers.looks import Looker, Source
+from services.sync.handlers.surveys import Surveyor
+from services.sync.sources.port import ReaderFactory
+from shared.errors import KeyfobError, Unavailable
+from shared.events.catalog import SourceRecord
+from shared.events.changes import Detection
+from shared.telemetry import current_traceparent, span
+
+_log = structlog.get_logger()
+
+_REFRESH_S: Final = 1.0
+"""Between looks at which sources are connected: another replica's API may have changed them."""
+
+_FEED_NOTE_S: Final = 2.0
+"""Between notes that the feed was heard."""
+
+_PAUSE_S: Final = 0.5
+"""After the database failed a look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """When sweeps come; seconds."""
+
+    sweep_every_s: float
+    jitter: float
+    """Share of the interval by which a sweep may come earlier or later."""
+    retry_s: float
+    """The first sweep after one that did not reach the source; then twice as long, up to the interval."""
+
+    @property
+    def shortest_s(self) -> float:
+        """No sweep of another replica is followed by one of ours within this."""
+        return self.sweep_every_s * (1 - self.jitter)
+
+    def next_s(self, failures: int) -> float:
+        """Seconds until the next sweep after `failures` in a row."""
+        base = self.sweep_every_s if not failures else min(self.sweep_every_s, self.retry_s * 2 ** (failures - 1))
+        return base * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - to spread load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What every keeper works with."""
+
+    books: Books
+    looker: Looker
+    surveyor: Surveyor
+    surveys: asyncio.Semaphore
+    """Surveys at the same time: each holds a connection to the database."""
+    rhythm: Rhythm
+    hint_capacity: int
+    workers: int
+
+
+class Keeper:
+    """Keeps one source up to date."""
+
+    def __init__(self, source: Source, means: Means) -> None:
+        """Keep `source`; nothing happens before `run`."""
+        self.source = source
+        self._means = means
+        self._hints = Hints(means.hint_capacity)
+        self._hinted = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._heard = 0
+
+    def hear(self, hint: Hint, *, traceparent: str | None = None) -> None:
+        """Take in what the change feed says; returns at once. A hint begins a trace, or goes on in the sender's."""
+        self._heard += 1
+        match hint:
+            case PathTouched(path):
+                with span("feed-hint", parent=traceparent, kind=SpanKind.SERVER, source=self.source.record.id):
+                    kept = self._hints.offer(LookAt(path=path, traceparent=current_traceparent()))
+                if kept:
+                    self._hinted.set()
+                else:
+                    _log.warning("more-hints-than-room", source=self.source.record.name)
+                    self.survey_soon()
+            case MountTouched():
+                self.survey_soon()
+            case Ignored():
+                pass
+
+    def survey_soon(self) -> None:
+        """Let the next sweep come at once."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Keep it until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._means.workers):
+                tasks.create_task(self._follow_hints())
+            tasks.create_task(self._sweep())
+            tasks.create_task(self._note_feed())
+
+    async def _follow_hints(self) -> None:
+        while True:
+            hint = self._hints.take()
+            if hint is None:
+                self._hinted.clear()
+                await self._hinted.wait()
+                continue
+            try:
+                await self._follow(hint)
+            finally:
+                self._hints.done(hint.path)
+                # One for this path may have come meanwhile.
+                self._hinted.set()
+
+    async def _follow(self, hint: LookAt) -> None:
+        try:
+            with span("look", parent=hint.traceparent, source=self.source.record.id):
+                outcome = await self._means.looker.look(self.source, hint.path, Detection.FEED)
+            if isinstance(outcome, Unreached):
+                self.survey_soon()
+        except Unavailable as error:
+            _log.warning("look-postponed", source=self.source.record.name, reason=error.detail)
+            await asyncio.sleep(_PAUSE_S)
+            self._hints.offer(hint)
+        except KeyfobError as error:
+            _log.error("look-failed", source=self.source.record.name, kind=error.kind, reason=error.detail)
+
+    async def _sweep(self) -> None:
+        failures = 0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._means.rhythm.next_s(failures) if not self._wanted.is_set() else None):
+                    await self._wanted.wait()
+            try:
+                failures = 0 if await self._sweep_once() else failures + 1
+            except KeyfobError as error:
+                _log.warning("sweep-failed", source=self.source.record.name, kind=error.kind, reason=error.detail)
+                failures += 1
+
+    async def _sweep_once(self) -> bool:
+        """Whether the source was reached, or is another replica's to sweep now."""
+        wanted = self._wanted.is_set()
+        self._wanted.clear()
+        source_id = self.source.record.id
+        async with self._means.surveys, self._means.books.surveying(source_id, wait=False) as mine:
+            if not mine:
+                return True
+            since = await self._means.books.since_survey_s(source_id)
+            if (
+                not wanted
+                and since is not None
+                and since < self._means.rhythm.sweep_every_s * (1 - self._means.rhythm.jitter)
+            ):
+                return True
+            return not isinstance(await self._means.surveyor.survey(self.source, Detection.SWEEP), Unreached)
+
+    async def _note_feed(self) -> None:
+        while True:
+            await asyncio.sleep(_FEED_NOTE_S)
+            heard, self._heard = self._heard, 0
+            if heard:
+                with contextlib.suppress(Unavailable):
+                    await self._means.books.note_feed(self.source.record.id, messages=heard)
+
+
+class Keepers:
+    """The keepers of all connected sources."""
+
+    def __init__(self, means: Means, readers: Mapping[str, ReaderFactory]) -> None:
+        """`readers` make the reader for a source, by its provider."""
+        self._means = means
+        self._readers = readers
+        self._keepers: dict[str, Keeper] = {}
+        self._changed = asyncio.Event()
+        self.trouble: str | None = "the sources are not known yet"
+        """Why this is not ready."""
+
+    def named(self, name: str) -> Keeper | None:
+        """The keeper of a source by its name."""
+        return next((keeper for keeper in self._keepers.values() if keeper.source.record.name == name), None)
+
+    def refresh(self) -> None:
+        """Look at once which sources are connected."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep what is connected until cancelled."""
+        tasks: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                self._changed.clear()
+                await self._reconcile(tasks)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_REFRESH_S):
+                        await self._changed.wait()
+        finally:
+            await _end(tasks.values())
+
+    async def _reconcile(self, tasks: dict[str, asyncio.Task[None]]) -> None:
+        try:
+            sources = {record.id: record for record in await self._means.books.sources()}
+        except KeyfobError as error:
+            self.trouble = error.detail
+            return
+        self.trouble = None
+        await _end([tasks.pop(gone) for gone in tasks.keys() - sources.keys()])
+        for gone in self._keepers.keys() - sources.keys():
+            del self._keepers[gone]
+        for source_id in sources.keys() - tasks.keys():
+            keeper = Keeper(self._source(sources[source_id]), self._means)
+            self._keepers[source_id] = keeper
+            tasks[source_id] = asyncio.create_task(keeper.run(), name=f"keeper {source_id}")
+        for task in tasks.values():
+            if task.done():
+                # A mistake of ours: let the service end and be started again.
+                task.result()
+
+    def _source(self, record: SourceRecord) -> Source:
+        return Source(record, self._readers[record.place.provider](record.name, record.place))
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)

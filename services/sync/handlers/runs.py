@@ -1,0 +1,130 @@
+"""Manual syncs: kept in the database from the moment they are asked for.
+
+So any replica can say how far one is, and one whose replica dies half-way is taken up by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from services.sync.domain.observations import Unreached
+from services.sync.domain.ports import Run, RunPart, Runs
+from services.sync.handlers.keepers import Keepers, Means
+from services.sync.handlers.surveys import Surveyed
+from shared.errors import KeyfobError, Unavailable
+from shared.events.changes import Detection
+
+_log = structlog.get_logger()
+
+_LOOK_S: Final = 2.0
+"""Between looks for runs that somebody left unfinished."""
+
+_NOTE_S: Final = 0.2
+"""Between notes of progress."""
+
+_AWAIT_S: Final = 0.1
+"""Between looks at a run that a caller waits for."""
+
+
+class RunDesk:
+    """Takes manual syncs and sees to it that they are done."""
+
+    def __init__(self, runs: Runs, means: Means, keepers: Keepers) -> None:
+        """Keep runs in `runs`, and survey the sources of `keepers` by their means."""
+        self._runs = runs
+        self._means = means
+        self._keepers = keepers
+        self._asked = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def ask(self, sources: Collection[str], *, asked_by: str) -> Run:
+        """Note a sync of these sources, by name; the work begins at once."""
+        run = await self._runs.open(sources, asked_by=asked_by)
+        self._asked.set()
+        return run
+
+    async def wait(self, run_id: str, *, within_s: float) -> Run | None:
+        """How far a run is: when it has ended, or after `within_s` seconds. None for an unknown one."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while True:
+            run = await self._runs.get(run_id)
+            if run is None or run.state != "running" or loop.time() >= deadline:
+                return run
+            await asyncio.sleep(min(_AWAIT_S, deadline - loop.time()))
+
+    async def run(self) -> None:
+        """Work off runs until cancelled."""
+        try:
+            while True:
+                self._asked.clear()
+                with contextlib.suppress(Unavailable):
+                    await self._take_up()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._asked.wait()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _take_up(self) -> None:
+        for run in await self._runs.unfinished():
+            task = self._tasks.get(run.id)
+            if task is None or task.done():
+                self._tasks[run.id] = asyncio.create_task(self._work(run.id), name=run.id)
+        self._tasks = {run_id: task for run_id, task in self._tasks.items() if not task.done()}
+
+    async def _work(self, run_id: str) -> None:
+        try:
+            async with self._runs.working(run_id) as mine:
+                run = await self._runs.get(run_id) if mine else None
+                if run is not None and run.state == "running":
+                    await self._survey_all(run)
+        except KeyfobError as error:
+            # It stays unfinished and is taken up again.
+            _log.warning("sync-postponed", run=run_id, kind=error.kind, reason=error.detail)
+
+    async def _survey_all(self, run: Run) -> None:
+        parts = {part.source: part for part in run.parts}
+        noting = asyncio.create_task(self._keep_noting(run.id, parts))
+        try:
+            async with asyncio.TaskGroup() as surveys:
+                for name in parts:
+                    surveys.create_task(self._survey(name, parts))
+        except* Unavailable as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)
+        await self._runs.note(run.id, parts.values(), ended=True)
+
+    async def _survey(self, name: str, parts: dict[str, RunPart]) -> None:
+        keeper = self._keepers.named(name)
+        if keeper is None:
+            parts[name] = replace(parts[name], state="failed", why="the source is not connected")
+            return
+
+        def progress(seen: int, changed: int) -> None:
+            parts[name] = replace(parts[name], state="running", seen=seen, changed=changed)
+
+        async with self._means.surveys, self._means.books.surveying(keeper.source.record.id, wait=True):
+            match await self._means.surveyor.survey(keeper.source, Detection.MANUAL, progress=progress):
+                case Unreached(why):
+                    parts[name] = replace(parts[name], state="failed", why=why)
+                case Surveyed(seen, changed):
+                    parts[name] = replace(parts[name], state="done", seen=seen, changed=changed)
+
+    async def _keep_noting(self, run_id: str, parts: dict[str, RunPart]) -> None:
+        noted: tuple[RunPart, ...] = ()
+        while True:
+            await asyncio.sleep(_NOTE_S)
+            if (now := tuple(parts.values())) != noted:
+                await self._runs.note(run_id, now, ended=False)
+                noted = now

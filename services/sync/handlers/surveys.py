@@ -1,0 +1,157 @@
+"""A survey: list a whole source and look closer wherever it differs from what is known.
+
+It is the net under the change feed, and what an operator asks for. A survey concludes nothing from what a listing
+lacks: each known path that was not listed is looked at on its own. One that could not be finished changes nothing
+but what its looks already committed, and leaves the source marked as not reachable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from services.sync.domain.detection import GONE, Known, detect, is_older
+from services.sync.domain.observations import Found, Unreached
+from services.sync.domain.ports import Books, Sight
+from services.sync.handlers.looks import Looked, Looker, Source
+from services.sync.sources.port import FolderDenied, Listed
+from shared.events.changes import Detection
+from shared.telemetry import span
+
+_WORKERS: Final = 8
+"""Paths of one source that are read at the same time."""
+
+_log = structlog.get_logger()
+
+Progress = Callable[[int, int], None]
+"""Told (paths seen, changes) as they grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A survey that was finished."""
+
+    seen: int
+    changed: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one survey has come to so far."""
+
+    progress: Progress
+    seen: int = 0
+    changed: int = 0
+    older: int = 0
+    denied_folders: int = 0
+    keys_visible: bool | None = None
+    listed: set[str] = field(default_factory=set)
+    unreached: Unreached | None = None
+
+    def saw(self, changes: int = 0, *, older: bool = False) -> None:
+        """One path more."""
+        self.seen += 1
+        self.changed += changes
+        self.older += older
+        self.progress(self.seen, self.changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyor:
+    """Surveys sources."""
+
+    books: Books
+    looker: Looker
+
+    async def survey(
+        self, source: Source, detected_by: Detection, *, progress: Progress = lambda _seen, _changed: None
+    ) -> Surveyed | Unreached:
+        """Survey one source. The caller holds `Books.surveying`. `Unavailable` if the database is not there."""
+        began, tally = time.monotonic(), _Tally(progress)
+        with span("survey", source=source.record.id, detected_by=detected_by.value):
+            known = await self.books.snapshot(source.record.id)
+            await self._each(source, self._paths(source, known, tally), known, tally, detected_by)
+        sight = _sight(tally, took_s=time.monotonic() - began)
+        await self.books.note_sight(source.record.id, sight)
+        if tally.unreached is not None:
+            _log.warning("source-not-reached", source=source.record.name, why=tally.unreached.why)
+            return tally.unreached
+        return Surveyed(tally.seen, tally.changed)
+
+    async def _paths(self, source: Source, known: dict[str, tuple[Known, ...]], tally: _Tally) -> AsyncIterator[Listed]:
+        """Everything that is to be compared: what is listed, then what is known and was not listed."""
+        async for entry in source.reader.entries():
+            match entry:
+                case Unreached():
+                    tally.unreached = entry
+                    return
+                case FolderDenied():
+                    tally.denied_folders += 1
+                case Listed(path) if path not in tally.listed:
+                    tally.listed.add(path)
+                    yield entry
+        for path, references in known.items():
+            if path not in tally.listed and any(one.record.state not in GONE for one in references):
+                yield Listed(path)
+
+    async def _each(
+        self,
+        source: Source,
+        paths: AsyncIterator[Listed],
+        known: dict[str, tuple[Known, ...]],
+        tally: _Tally,
+        detected_by: Detection,
+    ) -> None:
+        """Compare all paths, a few at a time; stop at the first that shows the source as not reachable."""
+        waiting: asyncio.Queue[Listed | None] = asyncio.Queue(_WORKERS)
+
+        async def work() -> None:
+            while (entry := await waiting.get()) is not None:
+                if tally.unreached is None:
+                    await self._compare(source, entry, known.get(entry.path, ()), tally, detected_by)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(_WORKERS):
+                workers.create_task(work())
+            async for entry in paths:
+                await waiting.put(entry)
+            for _ in range(_WORKERS):
+                await waiting.put(None)
+
+    async def _compare(
+        self, source: Source, entry: Listed, known: tuple[Known, ...], tally: _Tally, detected_by: Detection
+    ) -> None:
+        seen = entry.found or await source.reader.read(entry.path, keys=False)
+        if isinstance(seen, Unreached):
+            tally.unreached = tally.unreached or seen
+            return
+        if isinstance(seen, Found) and is_older(known, seen) and detected_by is not Detection.MANUAL:
+            tally.saw(older=True)
+            return
+        keyless = detected_by is Detection.MANUAL and any(one.record.key is None for one in known)
+        if not keyless and not detect(known, seen, accept_older=True):
+            tally.saw()
+            return
+        match await self.looker.look(source, entry.path, detected_by):
+            case Looked(changes=changes, older=older, keys_visible=visible):
+                tally.keys_visible = tally.keys_visible if visible is None else visible
+                tally.saw(changes, older=older)
+            case Unreached() as unreached:
+                tally.unreached = tally.unreached or unreached
+
+
+def _sight(tally: _Tally, *, took_s: float) -> Sight:
+    return Sight(
+        reachable=tally.unreached is None,
+        why="" if tally.unreached is None else tally.unreached.why,
+        seen=tally.seen,
+        took_s=took_s,
+        denied_folders=tally.denied_folders,
+        older=tally.older,
+        keys_visible=tally.keys_visible,
+    )
