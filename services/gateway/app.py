@@ -72,6 +72,7 @@ def build(
         line_limit=settings.line_limit,
         command_path=settings.command_path,
         scratch_dir=settings.scratch_dir,
+        mode=common.mode,
     )
 
     def start_upstream(holding: Holding) -> Upstream:

@@ -34,6 +34,9 @@ def check_message(body: bytes) -> None:
         jsonrpc_message_adapter.validate_python(message, by_name=False)
     except ValidationError:
         raise BadRequest("The body is not one JSON-RPC message.") from None
+    # A request with an id that is none would pass as a notification, and never be answered.
+    if "method" in message and type(message.get("id", 0)) not in {str, int}:
+        raise BadRequest("The request's id is neither a string nor an integer.")
 
 
 def _deeper_than(body: bytes, limit: int) -> bool:

@@ -22,7 +22,7 @@ import anyio
 from mcp.client.session import ClientSession
 
 from services.gateway.client.instance import Holding, Instance
-from services.gateway.client.leases import Fenced, Urgency
+from services.gateway.client.leases import Fenced, Moment, Urgency
 from services.gateway.client.resolving import Refused, Wanted
 from services.gateway.upstream import Ended, Upstream
 from shared import telemetry
@@ -108,7 +108,7 @@ class Seat:
     holding: Holding
     running: Running
     renew_at: float
-    """On the event loop's clock."""
+    """On the instance's monotonic clock."""
     calls: set[anyio.CancelScope] = field(default_factory=set)
 
 
@@ -217,7 +217,7 @@ class Seats:
         return seat.running.upstream.takes_calls and self._instance.usable(seat.holding)
 
     def _due(self, seat: Seat) -> bool:
-        return asyncio.get_running_loop().time() >= seat.renew_at
+        return self._instance.clock().monotonic >= seat.renew_at
 
     async def _renewed(self, claim: Claim) -> Seat:
         """The seat that is good as it is, or one from a new resolve."""
@@ -248,7 +248,7 @@ class Seats:
         else:
             holding.wipe()
         self._callers[key.token_digest] = (load.caller, holding.subject_expires_at)
-        seat = Seat(key, holding, running, renew_at=_renew_at(holding))
+        seat = Seat(key, holding, running, renew_at=_renew_at(holding, self._instance.clock()))
         before = self._seats.pop(key, None)
         self._seats[key] = seat
         running.seats.add(seat)
@@ -337,7 +337,7 @@ class Seats:
         self._instance.end(ids, why)
 
 
-def _renew_at(holding: Holding) -> float:
-    """When the first of its leases has a tenth of its time left, on the event loop's clock."""
-    left = min((lease.expires_at for lease in holding.leases), default=time.time()) - time.time()
-    return asyncio.get_running_loop().time() + left * (1 - RENEW_BEFORE)
+def _renew_at(holding: Holding, moment: Moment) -> float:
+    """When the first of its leases has a tenth of its time left, on the monotonic clock."""
+    left = min((lease.expires_at_monotonic - moment.monotonic for lease in holding.leases), default=0.0)
+    return moment.monotonic + left * (1 - RENEW_BEFORE)

@@ -1,10 +1,14 @@
 """MCP over streamable HTTP to a server elsewhere: credentials go into each request, and nowhere but to its own URL.
 
-Redirects are not followed, not even within the server's origin: a definition names one place.
+Redirects are not followed, not even within the server's origin: a definition names one place. The address that is
+connected to is the one that was looked at: `shared.egress` says which may be reached.
 """
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +17,9 @@ from typing import Any, Final
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
+from shared.config import Mode
 from shared.crypto.secret import SecretBytes
+from shared.egress import own_addresses, refusal
 from shared.errors import Unavailable
 
 CONNECT_S: Final = 10.0
@@ -50,28 +56,34 @@ class Injecting(httpx2.AsyncBaseTransport):
     def __init__(
         self,
         inner: httpx2.AsyncBaseTransport,
-        url: str,
+        place: Place,
         credentials: tuple[Credential, ...],
         on_gone: Callable[[], None],
     ) -> None:
         self._inner = inner
-        self._url = httpx2.URL(url)
+        self._place = place
         self._credentials = credentials
         self._on_gone = on_gone
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """One request. The credential is added after everything that could log or repeat it."""
-        if request.url != self._url:
+        if request.url != self._place.url:
             message = "not the place that the definition names"
             raise httpx2.RequestError(message, request=request)
-        headers = [
-            *request.headers.raw,
-            *((credential.header.encode(), credential.text()) for credential in self._credentials),
-        ]
+        own = [(credential.header.encode(), credential.text()) for credential in self._credentials]
         sent = httpx2.Request(
-            request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
+            request.method,
+            self._place.pinned,
+            headers=[*request.headers.raw, *own],
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": self._place.url.host},
         )
-        response = await self._inner.handle_async_request(sent)
+        try:
+            response = await self._inner.handle_async_request(sent)
+        except httpx2.TransportError:
+            # Perhaps it lives elsewhere by now: the next call starts afresh, with a new look at its address.
+            self._on_gone()
+            raise
         if _is_over(request, response):
             self._on_gone()
         response.headers.pop("location", None)
@@ -80,6 +92,31 @@ class Injecting(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The URL of a definition, and the same with the address that was looked at, for the socket."""
+
+    url: httpx2.URL
+    pinned: httpx2.URL
+
+
+async def locate(url: str, mode: Mode) -> Place:
+    """Resolve the host once and look at where it leads (`shared.egress`); `Unavailable` if nowhere allowed."""
+    parsed = httpx2.URL(url)
+    if parsed.scheme != "https" and mode is not Mode.DEVELOPMENT:
+        raise Unavailable("The MCP server's URL is not https: credentials do not travel in the clear.")
+    port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise Unavailable("The MCP server's host is not known.") from None
+    own = own_addresses()
+    for *_, target in found:
+        if refusal(ipaddress.ip_address(target[0]), mode=mode, own=own) is None:
+            return Place(parsed, parsed.copy_with(host=str(target[0])))
+    raise Unavailable("The MCP server's address may not be reached from here.")
 
 
 def _is_over(request: httpx2.Request, response: httpx2.Response) -> bool:
@@ -91,15 +128,21 @@ def _is_over(request: httpx2.Request, response: httpx2.Response) -> bool:
 
 @asynccontextmanager
 async def connect(
-    url: str, credentials: tuple[Credential, ...], *, on_silence: Callable[[], None]
+    url: str,
+    credentials: tuple[Credential, ...],
+    *,
+    mode: Mode,
+    on_silence: Callable[[], None],
+    transport: httpx2.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """The streams of a session with the server at `url`."""
+    """The streams of a session with the server at `url`; `transport` replaces the network in tests."""
     for credential in credentials:
         credential.check()
-    transport = Injecting(httpx2.AsyncHTTPTransport(retries=0), url, credentials, on_silence)
+    place = await locate(url, mode)
+    injecting = Injecting(transport or httpx2.AsyncHTTPTransport(), place, credentials, on_silence)
     timeout = httpx2.Timeout(CONNECT_S, read=READ_S)
     async with (
-        httpx2.AsyncClient(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False) as client,
+        httpx2.AsyncClient(transport=injecting, timeout=timeout, trust_env=False, follow_redirects=False) as client,
         streamable_http_client(url, http_client=client) as streams,
     ):
         yield streams

@@ -11,15 +11,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import httpx2
 import structlog
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp_types import UNSUPPORTED_PROTOCOL_VERSION, Implementation
 
 from services.gateway import processes, stdio, streamable
+from shared.config import Mode
 from shared.crypto.secret import SecretBytes
 from shared.errors import Unavailable
 from shared.events.definitions import HttpServer, StdioServer
@@ -48,7 +51,10 @@ class Limits:
     drain_s: float
     line_limit: int
     command_path: str
-    scratch_dir: Any = None
+    scratch_dir: Path | None = None
+    mode: Mode = Mode.PRODUCTION
+    transport: httpx2.AsyncBaseTransport | None = None
+    """Instead of the network, for servers elsewhere."""
 
 
 class Ended(Exception):
@@ -80,8 +86,10 @@ class Upstream:
 
     @property
     def idle_for(self) -> float:
-        """Seconds since the last call ended; 0 while one runs."""
-        return 0.0 if self._calls else asyncio.get_running_loop().time() - self.last_used
+        """Seconds since the last call ended; 0 while one runs, or the server starts."""
+        return (
+            0.0 if self._calls or self.state is State.STARTING else asyncio.get_running_loop().time() - self.last_used
+        )
 
     async def run(self) -> None:
         """Live until stopped. Returns when nothing holds the values any more; never raises."""
@@ -160,7 +168,14 @@ class Upstream:
         credentials = tuple(
             streamable.Credential(one.header, one.prefix, self._values[one.name]) for one in definition.fields
         )
-        async with streamable.connect(definition.url, credentials, on_silence=self.stop) as (incoming, outgoing):
+        connection = streamable.connect(
+            definition.url,
+            credentials,
+            mode=self._limits.mode,
+            on_silence=self.stop,
+            transport=self._limits.transport,
+        )
+        async with connection as (incoming, outgoing):
             await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
 
     async def _serve(self, session: ClientSession) -> None:
@@ -176,6 +191,7 @@ class Upstream:
                 opening.result()
                 if self.state is State.STARTING:
                     self.state = State.OPEN
+                    self.last_used = asyncio.get_running_loop().time()
                 if not self._ready.done():
                     self._ready.set_result(session)
                 await stopped

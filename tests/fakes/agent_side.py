@@ -22,6 +22,7 @@ from services.gateway.edge import Edge
 from services.gateway.proxy import Proxy
 from services.gateway.seats import Seats
 from services.gateway.upstream import Limits, Upstream
+from shared.config import Mode
 from shared.events.definitions import EnvironmentField, StdioServer
 from tests.fakes.asgi_stream import StreamingASGI
 from tests.fakes.installation import Installation
@@ -94,11 +95,20 @@ async def gateway(
     one_subject: bool = False,
     line_limit: int = 1024 * 1024,
     start_s: float = 10.0,
+    transport: httpx2.AsyncBaseTransport | None = None,
     **settings: float,
 ) -> AsyncIterator[Agents]:
     """A gateway whose instance has heard its first tick."""
     instance = installation.instance(**settings)
-    limits = Limits(start_s=start_s, stop_s=0.3, drain_s=drain_s, line_limit=line_limit, command_path="/usr/bin:/bin")
+    limits = Limits(
+        start_s=start_s,
+        stop_s=0.3,
+        drain_s=drain_s,
+        line_limit=line_limit,
+        command_path="/usr/bin:/bin",
+        mode=Mode.DEVELOPMENT,
+        transport=transport,
+    )
 
     def start_upstream(holding: Holding) -> Upstream:
         return Upstream(holding.server.definition, holding.values, limits)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from services.gateway.client.fence import TickFence
 from services.gateway.client.identity import Identity, Keys
-from services.gateway.client.instance import Instance, now
+from services.gateway.client.instance import Instance
 from services.gateway.client.leases import Moment
 from services.gateway.client.ledger import Ledger
 from services.gateway.client.posting import Posted
@@ -62,6 +62,21 @@ class Allowed:
     rests_on: tuple[str, ...] = ()
 
 
+class Clock:
+    """Both clocks of an instance. They run with the real ones, and jump where a test says so."""
+
+    def __init__(self) -> None:
+        self.monotonic = self.wall = 0.0
+
+    def __call__(self) -> Moment:
+        return Moment(time.monotonic() + self.monotonic, time.time() + self.wall)
+
+    def forward(self, seconds: float) -> None:
+        """So much time passed."""
+        self.monotonic += seconds
+        self.wall += seconds
+
+
 class Notices:
     """The topic: `say` appends to it, the instance reads it."""
 
@@ -93,6 +108,7 @@ class Installation:
     """See the module. Nothing in it waits, except where a test puts something into `before_answer`."""
 
     def __init__(self) -> None:
+        self.clock = Clock()
         self.policy_key = SigningKey.generate()
         self.resolver_key = SigningKey.generate()
         self.keys = Keys(SigningKey.generate(), SealingKey.generate())
@@ -123,7 +139,7 @@ class Installation:
             ),
         )
 
-    def instance(self, clock: Callable[[], Moment] = now, **settings: float) -> Instance:
+    def instance(self, **settings: float) -> Instance:
         """An instance of this installation, not started."""
         ledger = Ledger()
         writer = ReceiptWriter(
@@ -131,7 +147,7 @@ class Installation:
         )
         resolvers = Resolvers([RESOLVER], self.identity, self.post, deadline_s=settings.get("deadline_s", 1.0))
         return Instance(
-            self.identity, self.notices, resolvers, writer, ledger, TickFence(settings.get("fence_s", 60.0)), clock
+            self.identity, self.notices, resolvers, writer, ledger, TickFence(settings.get("fence_s", 60.0)), self.clock
         )
 
     async def publish(self, message: Message) -> None:
@@ -168,7 +184,7 @@ class Installation:
             id="tick",
             seq=self.policy_seq if seq is None else seq,
             revision=1,
-            at=datetime.fromtimestamp(time.time() if at is None else at, UTC),
+            at=datetime.fromtimestamp(self.clock().wall if at is None else at, UTC),
             digest="0" * 64,
         )
         payload = record.to_json()
