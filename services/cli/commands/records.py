@@ -31,7 +31,7 @@ _RECORD_COLUMNS = (
 def list_notices(*, out: Output = _TABLE) -> None:
     """Show recent notices."""
     items = api().call("GET", "notifier", "/v1/notices")["items"]
-    out.rows(items, ("id", "kind", "cause_id", "published_at", "offset"), title="Notices")
+    out.rows(items, ("id", "kind", "cause_id", "published_at", "converged", "waiting"), title="Notices")
 
 
 @notice.command(name="show")

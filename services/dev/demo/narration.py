@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
@@ -47,6 +48,13 @@ async def until(look: Callable[[], Awaitable[Seen | None]], *, within_s: float, 
         await asyncio.sleep(_POLL_S)
 
 
+def _words(error: BaseException) -> str:
+    """What failed, without the groups that task groups put around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
+
+
 class Narrator:
     """Prints the story; remembers how many steps held."""
 
@@ -65,8 +73,8 @@ class Narrator:
             yield
         except Exception as error:
             self.failed_at = number
-            words = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
-            self._console.print(f"    [bold red]✗ step {number} failed:[/] {words}", markup=True)
+            words = _words(error)
+            self._console.print(f"    [bold red]✗ step {number} failed:[/] {escape(words)}")
             self._console.print(f"    logs: {self._logs}")
             raise
         self.held += 1

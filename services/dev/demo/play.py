@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ STEPS: tuple[Step, ...] = (
 
 async def play(directory: Path, console: Console | None = None) -> int:
     """Play the story on a fresh stack in `directory`; the process's exit code."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     shutil.rmtree(directory, ignore_errors=True)
     began = time.monotonic()
     tool = await tool_environment("mcp-alchemy")

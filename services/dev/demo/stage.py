@@ -49,12 +49,14 @@ class Stage:
         """The convergence of the rotation of a reference to `version`, once its notice is out."""
         reference = await self.reference(reference_name)
 
+        wanted = {"reference_id": reference["id"], "current": version}
+
         async def look() -> dict[str, Any] | None:
-            notices = await self.stack.call("GET", "notifier", "/v1/notices")
-            for notice in notices["items"]:
-                for superseded in notice["superseded"]:
-                    if superseded["reference_id"] == reference["id"] and superseded["current"] == version:
-                        return await self.convergence(notice["cause_id"], wait_s=0)
+            newest = await self.stack.call("GET", "notifier", "/v1/notices", query={"limit": 5})
+            for item in newest["items"]:
+                answer = await self.convergence(item["cause_id"], wait_s=0)
+                if answer and wanted in answer["notice"]["superseded"]:
+                    return answer
             return None
 
         return await until(look, within_s=CONVERGENCE_S, sentence=f"a notice for {reference_name} version {version}")
