@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
-import asyncpg
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from services.policy.domain.enrolments import Enrolment, EnrolmentRecord
 from services.policy.domain.kinds import (
@@ -32,8 +31,9 @@ from services.policy.domain.ports import Page, Receipt
 from services.policy.signing import PolicyKey
 from services.policy.store import Cursor, EnrolmentRow, Row, Store
 from services.policy.writing import Plan, write
+from shared.bus.outages import is_outage
 from shared.database import Sessions
-from shared.errors import BadRequest, SignatureInvalid, Unavailable
+from shared.errors import BadRequest, KeyfobError, SignatureInvalid, Unavailable
 from shared.events.changes import Actor, PolicyAction
 from shared.events.policy import GrantRecord, PolicyRecord
 from shared.outbox.commits import Commit, CommitLog
@@ -41,6 +41,9 @@ from shared.outbox.commits import Commit, CommitLog
 log = structlog.get_logger(__name__)
 
 R = TypeVar("R", bound=PolicyRecord)
+
+_PASSING: Final = frozenset({"55P03", "57014", "40001", "40P01"})
+"""lock_not_available, query_canceled, serialization_failure, deadlock_detected (PostgreSQL, appendix A)."""
 
 _TICK_SLACK: Final = 0.9
 """A tick is made when nine tenths of its interval have passed: replicas' timers are never quite even."""
@@ -99,6 +102,11 @@ class PgReading:
         row = await self._store.enrolment_named(full_id(ENROLMENT, text) or text)
         return None if row is None else self._open_enrolment(row)
 
+    async def enrolment_by_token(self, token_sha256: str) -> Enrolment | None:
+        """See `Reading`."""
+        row = await self._store.enrolment_by_token(token_sha256)
+        return None if row is None else self._open_enrolment(row)
+
     async def enrolment_page(self, *, after: str | None, limit: int) -> Page[Enrolment]:
         """See `Reading`."""
         rows = await self._store.enrolment_page(after=_cursor(after, ENROLMENT), limit=limit + 1)
@@ -149,11 +157,6 @@ class PgWork(PgReading):
         """See `Work`."""
         rows = await self._store.linked(kinds, (entity_id,)) if kinds else ()
         return tuple(MODELS[row.kind].model_validate_json(row.payload) for row in rows)
-
-    async def enrolment_by_token(self, token_sha256: str) -> Enrolment | None:
-        """See `Work`."""
-        row = await self._store.enrolment_by_token(token_sha256)
-        return None if row is None else self._open_enrolment(row)
 
     async def due_grant(self) -> GrantRecord | None:
         """The grant whose window opens or closes now, if any."""
@@ -247,11 +250,16 @@ def _database_errors() -> Iterator[None]:
     """What the database can't answer now is `Unavailable`; a mistake of ours stays one."""
     try:
         yield
-    except (IntegrityError, ProgrammingError):
-        raise
-    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except Exception as error:
+        if isinstance(error, KeyfobError) or not (is_outage(error) or _is_passing(error)):
+            raise
         log.warning("database-unavailable", error=type(error).__name__)
         raise Unavailable("The database did not answer in time.") from error
+
+
+def _is_passing(error: Exception) -> bool:
+    """A statement that took or waited too long, or had to give way: the same again may well succeed."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _PASSING
 
 
 def _position(created_seq: int, entity_id: str) -> str:

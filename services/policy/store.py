@@ -176,8 +176,8 @@ class Store:
         await self.session.execute(update(standing).values(tick_revision=revision, ticked_at=at))
 
     async def enrolment_by_token(self, token_sha256: str) -> EnrolmentRow | None:
-        """The promise that a token belongs to, locked."""
-        query = select(*_ENROLMENT).where(enrolments.c.token_sha256 == token_sha256).with_for_update()
+        """The promise that a token belongs to."""
+        query = select(*_ENROLMENT).where(enrolments.c.token_sha256 == token_sha256)
         return _first_enrolment(await self._enrolments(query))
 
     async def enrolment_named(self, text: str) -> EnrolmentRow | None:

@@ -21,6 +21,7 @@ from services.policy.api.views import (
 )
 from services.policy.commands import instances
 from services.policy.domain.drafts import EnrolmentDraft
+from services.policy.domain.enrolments import Refuse
 from shared.administration import Administrator, Role
 from shared.delivery.messages import EnrolAnswer, EnrolRequest, parse_request
 from shared.errors import NotAvailable
@@ -83,6 +84,10 @@ def _add_enrol(router: APIRouter, desk: Desk) -> None:
     async def enrol(request: Request) -> Response:
         asked = parse_request(await request.body(), EnrolRequest)
         instances.prove(asked)
+        # Without a good token nobody gets as far as the lock that all changes wait for.
+        async with desk.ledger.read() as reading:
+            if isinstance(await instances.judge(reading, asked), Refuse):
+                raise instances.refusal()
         async with desk.ledger.open(instances.enroller()) as work:
             instance = await instances.enrol(work, asked)
         return written(_answer(instance, desk.handout))

@@ -48,11 +48,16 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.put("/v1/me/choices", response_model=Changed[ChoiceView])
     async def choose(draft: ChoiceDraft, person: Annotated[Person, me]) -> Response:
+        # Refused without the lock that all changes wait for.
+        async with desk.ledger.read() as reading:
+            await choices.option(reading, desk.catalog, person, draft)
         async with desk.ledger.open(_actor(person)) as work:
             return await desk.said(work, await choices.choose(work, desk.catalog, person, draft))
 
     @router.delete("/v1/me/choices/{key:path}", response_model=ReceiptView)
     async def forget_choice(key: str, person: Annotated[Person, me]) -> Response:
+        async with desk.ledger.read() as reading:
+            await choices.own_choice(reading, person, key)
         async with desk.ledger.open(_actor(person)) as work:
             receipt = await choices.forget(work, person, key)
         return written(receipt_body(receipt))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from services.policy.commands.outcomes import (
     Created,
     Unchanged,
@@ -34,10 +36,22 @@ async def create_grant(
         profile_id=profile.id,
         reference_id=reference.id,
         server_id=None if server is None else server.id,
-        **draft.model_dump(include={"field", "destination", "labels", "starts_at", "ends_at"}),
+        field=draft.field,
+        destination=draft.destination,
+        labels=draft.labels,
+        starts_at=_utc(draft.starts_at),
+        ends_at=_utc(draft.ends_at),
     )
     check_grant(record, server=server, now=work.now)
     return await create(work, record)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """The same moment as everybody writes it, so that two spellings are one grant."""
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise BadRequest("That is beyond any calendar.") from None
 
 
 async def create_binding(

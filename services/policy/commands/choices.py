@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from services.policy.commands.outcomes import Outcome, addressed, change, create, delete
+from services.policy.commands.outcomes import Outcome, change, create, delete
 from services.policy.domain.drafts import ChoiceDraft
 from services.policy.domain.grants import covers, is_open
 from services.policy.domain.kinds import Kind, group_link, new_id, subject_link
@@ -32,6 +32,15 @@ class Assigned:
 
     reference: str
     contexts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A choice that a subject may make."""
+
+    server: ServerRecord
+    profile: ProfileRecord
+    reference_id: str
 
 
 async def own_profiles(reading: Reading, person: Person) -> tuple[ProfileRecord, ...]:
@@ -62,37 +71,47 @@ async def chosen(reading: Reading, person: Person) -> Page[ChoiceRecord]:
     return Page(mine, None)
 
 
-async def forget(work: Work, person: Person, text: str) -> Receipt:
-    """Take back one of the subject's own choices; anybody else's is not there."""
-    record = await addressed(work, ChoiceRecord, text)
-    if (record.idp_id, record.subject) != (person.idp_id, person.subject):
+async def own_choice(reading: Reading, person: Person, text: str) -> ChoiceRecord:
+    """One of the subject's own choices; anybody else's is not there."""
+    record = await reading.find(ChoiceRecord, text)
+    if record is None or (record.idp_id, record.subject) != (person.idp_id, person.subject):
         raise NotAvailable
-    return await delete(work, record)
+    return record
+
+
+async def forget(work: Work, person: Person, text: str) -> Receipt:
+    """Take back one of the subject's own choices."""
+    return await delete(work, await own_choice(work, person, text))
+
+
+async def option(reading: Reading, catalog: Catalog, person: Person, draft: ChoiceDraft) -> Option:
+    """What a draft can only mean for this subject; `NotAvailable` for nothing, `ChoiceNeeded` for several things."""
+    server = await reading.find(ServerRecord, draft.server)
+    profiles = await own_profiles(reading, person)
+    if draft.context is not None:
+        profiles = tuple(one for one in profiles if one.name == draft.context)
+    options = [] if server is None else await _options(reading, catalog, profiles, server, draft)
+    if not options:
+        raise NotAvailable
+    if len(options) > 1:
+        names = tuple(one.profile.name for one in options)
+        raise ChoiceNeeded("Several of your profiles have that reference: name the context.", names)
+    return options[0]
 
 
 async def choose(work: Work, catalog: Catalog, person: Person, draft: ChoiceDraft) -> Outcome[ChoiceRecord]:
     """Make a reference the subject's default for a field. The last choice counts."""
-    server = await work.find(ServerRecord, draft.server)
-    profiles = await own_profiles(work, person)
-    if draft.context is not None:
-        profiles = tuple(one for one in profiles if one.name == draft.context)
-    options = [] if server is None else await _options(work, catalog, profiles, server, draft)
-    if server is None or not options:
-        raise NotAvailable
-    if len(options) > 1:
-        names = tuple(profile.name for profile, _ in options)
-        raise ChoiceNeeded("Several of your profiles have that reference: name the context.", names)
-    profile, reference_id = options[0]
+    meant = await option(work, catalog, person, draft)
     record = ChoiceRecord(
         id=new_id(Kind.CHOICE),
         seq=work.seq,
         revision=1,
         idp_id=person.idp_id,
         subject=person.subject,
-        server_id=server.id,
+        server_id=meant.server.id,
         field=draft.field,
-        profile_id=profile.id,
-        reference_id=reference_id,
+        profile_id=meant.profile.id,
+        reference_id=meant.reference_id,
     )
     return await _put(work, record)
 
@@ -106,17 +125,17 @@ async def _put(work: Work, record: ChoiceRecord) -> Outcome[ChoiceRecord]:
 
 
 async def _options(
-    work: Work, catalog: Catalog, profiles: Iterable[ProfileRecord], server: ServerRecord, draft: ChoiceDraft
-) -> list[tuple[ProfileRecord, str]]:
+    reading: Reading, catalog: Catalog, profiles: Iterable[ProfileRecord], server: ServerRecord, draft: ChoiceDraft
+) -> list[Option]:
     """Which of the profiles have the field bound and the named reference granted for it."""
-    options: list[tuple[ProfileRecord, str]] = []
+    options: list[Option] = []
     for profile in profiles:
-        bindings = await work.linked(BindingRecord, profile.id, server.id)
+        bindings = await reading.linked(BindingRecord, profile.id, server.id)
         if not any(one.field == draft.field for one in bindings):
             continue
-        granted = [one for one in await work.linked(GrantRecord, profile.id) if is_open(one, at=work.now)]
+        granted = [one for one in await reading.linked(GrantRecord, profile.id) if is_open(one, at=reading.now)]
         allowed = {one.reference_id for one in granted if covers(one, server=server, field=draft.field)}
-        options += [(profile, one) for one in _by_name(catalog, allowed, draft.reference)]
+        options += [Option(server, profile, one) for one in _by_name(catalog, allowed, draft.reference)]
     return options
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from services.policy.commands.outcomes import Created, Unchanged, Updated, addressed, change, create, named
 from services.policy.domain.definitions import check_definition
 from services.policy.domain.drafts import (
+    LONGEST_URL,
     IdpDraft,
     MappingDraft,
     ProfileChange,
@@ -15,7 +16,7 @@ from services.policy.domain.drafts import (
     ServerDraft,
 )
 from services.policy.domain.kinds import Kind, issuer_link, new_id
-from services.policy.domain.names import check_group, check_name, check_text
+from services.policy.domain.names import check_group, check_line, check_name, check_text
 from services.policy.domain.ports import Work
 from shared.errors import BadRequest, Conflict
 from shared.events.definitions import definition_digest
@@ -32,7 +33,7 @@ async def create_idp(work: Work, draft: IdpDraft) -> Created[IdpRecord] | Unchan
         ("subject claim", draft.subject_claim),
         ("groups claim", draft.groups_claim),
     ):
-        check_text(text, of=place)
+        check_line(text, of=place)
     record = IdpRecord(id=new_id(Kind.IDP), seq=work.seq, revision=1, **draft.model_dump())
     others = await work.linked(IdpRecord, issuer_link(draft.issuer))
     if any(other.name != draft.name for other in others):
@@ -41,7 +42,7 @@ async def create_idp(work: Work, draft: IdpDraft) -> Created[IdpRecord] | Unchan
 
 
 def _check_url(text: str, *, place: str) -> None:
-    check_text(text, of=place)
+    check_line(text, of=place, limit=LONGEST_URL)
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
@@ -115,5 +116,5 @@ async def update_server(work: Work, text: str, wanted: ServerChange) -> Updated[
 
 def _check_server(draft: ServerDraft) -> None:
     check_name(draft.name, of="server")
-    check_text(draft.owner, of="owner")
+    check_line(draft.owner, of="owner")
     check_definition(draft.definition)

@@ -8,10 +8,18 @@ from datetime import timedelta
 from services.policy.commands.outcomes import Unchanged, Updated, addressed, change, named
 from services.policy.domain import enrolments
 from services.policy.domain.drafts import EnrolmentDraft
-from services.policy.domain.enrolments import Admit, Enrolment, EnrolmentRecord, EnrolmentState, Refuse, Repeat
+from services.policy.domain.enrolments import (
+    Admit,
+    Enrolment,
+    EnrolmentRecord,
+    EnrolmentState,
+    Refuse,
+    Repeat,
+    Verdict,
+)
 from services.policy.domain.kinds import ENROLMENT, Kind, key_link, new_id
 from services.policy.domain.names import check_labels, check_name
-from services.policy.domain.ports import Receipt, Work
+from services.policy.domain.ports import Reading, Receipt, Work
 from shared.crypto.sealing import SealingPublicKey
 from shared.crypto.signing import VerifyKey
 from shared.delivery.enrolment import verify_certificate
@@ -93,27 +101,35 @@ def enroller() -> Actor:
     return Actor(idp="keyfob", subject="enrolment")
 
 
+async def judge(reading: Reading, request: EnrolRequest) -> Verdict:
+    """What a request's token is worth as things stand: cheap, and without the lock that changes wait for."""
+    enrolment = await reading.enrolment_by_token(enrolments.token_sha256(request.token.get_secret_value()))
+    used_by = None
+    if enrolment is not None and enrolment.instance_id is not None:
+        used_by = await reading.get(InstanceRecord, enrolment.instance_id)
+    return enrolments.judge(
+        enrolment, used_by, signing_key=request.signing_key, sealing_key=request.sealing_key, now=reading.now
+    )
+
+
 async def enrol(work: Work, request: EnrolRequest) -> InstanceRecord:
     """Let an instance in, whose keys were proved (`prove`). `Unauthenticated` for any token that isn't good.
 
     Two at once with one token: works are serial, so the second finds it used. The same instance may ask again
     until the token expires, since an answer can get lost.
     """
-    token = request.token.get_secret_value()
-    enrolment = await work.enrolment_by_token(enrolments.token_sha256(token))
-    used_by = None
-    if enrolment is not None and enrolment.instance_id is not None:
-        used_by = await work.get(InstanceRecord, enrolment.instance_id)
-    verdict = enrolments.judge(
-        enrolment, used_by, signing_key=request.signing_key, sealing_key=request.sealing_key, now=work.now
-    )
-    match verdict:
-        case Admit() if enrolment is not None:
+    match await judge(work, request):
+        case Admit(enrolment):
             return await _admit(work, enrolment, request)
-        case Repeat() if used_by is not None:
-            return used_by
-        case Refuse() | _:
-            raise Unauthenticated("The enrolment token is not valid: unknown, used or expired.")
+        case Repeat(instance):
+            return instance
+        case Refuse():
+            raise refusal()
+
+
+def refusal() -> Unauthenticated:
+    """The one answer to every token that isn't good."""
+    return Unauthenticated("The enrolment token is not valid: unknown, used or expired.")
 
 
 async def _admit(work: Work, enrolment: Enrolment, request: EnrolRequest) -> InstanceRecord:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.policy.domain.names import check_text
+from services.policy.domain.names import check_line, check_text
 from shared.errors import BadRequest
 from shared.events.definitions import HttpServer, StdioServer
 
@@ -105,6 +105,7 @@ def _check_http(definition: HttpServer) -> None:
         _ = parts.port
     except ValueError:
         raise BadRequest("The URL can't be read: write it as https://host/path.") from None
+    check_line(definition.url, of="URL", limit=LONGEST_TEXT)
     if not host or parts.username is not None or parts.fragment:
         raise BadRequest("The URL needs a host, and no user, password or fragment: declare a field for a credential.")
     if parts.scheme != "https" and not _is_loopback(host):

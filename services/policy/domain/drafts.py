@@ -15,7 +15,9 @@ from shared.events.definitions import Definition, FieldName
 LONGEST_ENROLMENT_S = 86_400
 """A token that waits longer than a day is a credential lying around."""
 
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+LONGEST_URL = 2048
+
+Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 

@@ -61,14 +61,16 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The token is good: make the instance."""
+    """The token is good: make the instance that was promised."""
+
+    enrolment: Enrolment
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
     """The same instance asks again, since the answer got lost: give it the same answer."""
 
-    instance_id: str
+    instance: InstanceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +78,19 @@ class Refuse:
     """Used by another, expired or unknown; the caller is told only that it isn't valid."""
 
 
+Verdict = Admit | Repeat | Refuse
+
+
 def judge(
     enrolment: Enrolment | None, used_by: InstanceRecord | None, *, signing_key: str, sealing_key: str, now: datetime
-) -> Admit | Repeat | Refuse:
+) -> Verdict:
     """What a presented token is worth. `used_by` is the living instance that it let in, if any."""
     if enrolment is None or now >= enrolment.record.expires_at:
         return Refuse()
     if enrolment.instance_id is None:
-        return Admit()
+        return Admit(enrolment)
     if used_by is not None and (used_by.signing_key, used_by.sealing_key) == (signing_key, sealing_key):
-        return Repeat(used_by.id)
+        return Repeat(used_by)
     return Refuse()
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from services.policy.domain.definitions import destination_of, field_names
 from services.policy.domain.names import check_host, check_labels
 from shared.errors import BadRequest
 from shared.events.policy import GrantRecord, ServerRecord
+
+_YEARS: Final = (2000, 9000)
+"""Far enough from the ends of calendars that no arithmetic of any client fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ def check_grant(grant: GrantRecord, *, server: ServerRecord | None, now: datetim
     check_labels(grant.labels)
     if grant.destination is not None:
         check_host(grant.destination)
+    if any(
+        moment is not None and not _YEARS[0] <= moment.year <= _YEARS[1] for moment in (grant.starts_at, grant.ends_at)
+    ):
+        raise BadRequest(f"A window lies between the years {_YEARS[0]} and {_YEARS[1]}.")
     if grant.ends_at is not None and grant.ends_at <= now:
         raise BadRequest("The grant would have ended already: `ends_at` must be in the future.")
     if grant.starts_at is not None and grant.ends_at is not None and grant.starts_at >= grant.ends_at:

@@ -44,6 +44,12 @@ def check_text(text: str, *, of: str, limit: int = 2000) -> None:
         raise BadRequest(f"The {of} may have {limit} characters and no control characters.")
 
 
+def check_line(text: str, *, of: str, limit: int = LONGEST_NAME) -> None:
+    """Refuse text that is too long or isn't one line of plain characters; empty is fine."""
+    if len(text) > limit or any(unicodedata.category(one).startswith("C") for one in text):
+        raise BadRequest(f"The {of} may have {limit} printable characters on one line.")
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Refuse labels that are too many or that can't be compared at a glance."""
     if len(labels) > MOST_LABELS:

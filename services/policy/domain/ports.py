@@ -94,6 +94,10 @@ class Reading(Protocol):
         """The newest enrolment by that name or id."""
         ...
 
+    async def enrolment_by_token(self, token_sha256: str) -> Enrolment | None:
+        """The enrolment that a token belongs to."""
+        ...
+
     async def enrolment_page(self, *, after: str | None, limit: int) -> Page[Enrolment]:
         """Up to `limit` enrolments, oldest first, behind the cursor `after`."""
         ...
@@ -113,10 +117,6 @@ class Work(Reading, Protocol):
 
     async def falling(self, entity_id: str, kinds: Collection[Kind]) -> tuple[PolicyRecord, ...]:
         """The living entities of `kinds` that link to an entity: unverified, to be deleted and nothing else."""
-        ...
-
-    async def enrolment_by_token(self, token_sha256: str) -> Enrolment | None:
-        """The enrolment that a token belongs to, locked until the end of this work."""
         ...
 
     def put(self, record: PolicyRecord) -> None:

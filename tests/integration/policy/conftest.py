@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,8 +22,10 @@ from pydantic import SecretStr
 from services.dev.platform import Platform
 from services.dev.platform.broker import broker_from_env
 from services.dev.platform.issuing import DevIssuer
-from services.policy.app import SCHEMA, Service, Settings, build
+from services.policy.app import SCHEMA, SOURCE, Service, Settings, build
+from services.policy.ledger import PgLedger
 from services.policy.settings import PolicySettings
+from services.policy.signing import PolicyKey
 from shared import topics
 from shared.bus.cloudevents import Message, encode
 from shared.bus.connection import KafkaSettings, connect, disconnect, ensure_topics, publish
@@ -32,10 +34,12 @@ from shared.bus.whole_topic import Batch, FromBeginning, WholeTopicReader
 from shared.config import AdminSettings, CommonSettings, Mode
 from shared.crypto.sealing import SealingKey
 from shared.crypto.signing import SigningKey
+from shared.database import engine_for, sessions_for
 from shared.delivery.enrolment import certify_sealing_key
 from shared.delivery.messages import EnrolRequest
 from shared.egress import guarded_session
 from shared.events.catalog import ReferenceRecord, ReferenceState
+from shared.outbox.commits import CommitLog
 from tests.waiting import until
 
 RESOLVER_KEY = SigningKey.generate().verify_key.to_base64()
@@ -47,7 +51,7 @@ class FakeSync:
 
     kafka: KafkaSettings
     key: SigningKey
-    _seq: Any = field(default_factory=lambda: count(1))
+    _seq: Iterator[int] = field(default_factory=lambda: count(1))
 
     async def publish(self, *names: str, state: ReferenceState = ReferenceState.ACTIVE) -> list[ReferenceRecord]:
         """Publish one commit for each name; the ids are new each time."""
@@ -231,3 +235,11 @@ def _settings(directory: Path, bootstrap: str, issuer: DevIssuer, dsn: str, keys
     )
     admin = AdminSettings(issuer=issuer.url, jwks_uri=issuer.jwks_uri)
     return Settings(common=common, policy=own, admin=admin)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ledger(policy: PolicyUnderTest) -> AsyncIterator[PgLedger]:
+    """The ledger of a second replica on the same database."""
+    engine = engine_for(policy.settings.policy.database(), schema=SCHEMA, pool=5)
+    yield PgLedger(sessions_for(engine), CommitLog(schema=SCHEMA, source=SOURCE), PolicyKey(policy.key))
+    await engine.dispose()

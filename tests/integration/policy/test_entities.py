@@ -42,7 +42,8 @@ async def test_pages_hold_everything_once_in_the_order_of_creation(policy: Polic
     names = [fresh("page") for _ in range(5)]
     for name in names:
         await policy.call("POST", "/v1/profiles", {"name": name})
-    seen, after = [], ""
+    seen: list[str] = []
+    after: str | None = ""
     while after is not None:
         page = await policy.call("GET", f"/v1/profiles?limit=2{after and '&after=' + after}")
         seen += [item["name"] for item in page["items"]]
