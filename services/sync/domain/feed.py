@@ -17,6 +17,7 @@ from shared.events.catalog import KvSource
 
 _MUTATIONS: Final = frozenset({"create", "update", "patch", "delete"})
 _PLACES: Final = frozenset({"data", "metadata", "delete", "undelete", "destroy"})
+_RIGHTS_AND_MOUNTS: Final = ("sys/remount", "sys/policies/acl/", "sys/policy/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class PathTouched:
 
 
 @dataclass(frozen=True, slots=True)
-class MountTouched:
-    """Somebody moved, tuned or disabled the mount: everything may have changed."""
+class SourceTouched:
+    """Somebody moved, tuned or disabled the mount, or changed what tokens may: everything may look different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Ignored:
     """Not for this source, not a mutation, or not done."""
 
 
-Hint = PathTouched | MountTouched | Ignored
+Hint = PathTouched | SourceTouched | Ignored
 
 _IGNORED: Final = Ignored()
 
@@ -47,10 +48,12 @@ def hint_of(entry: Mapping[str, Any], place: KvSource) -> Hint:
     if entry.get("type") != "response" or entry.get("error") or not isinstance(request, dict):
         return _IGNORED
     operation, path = request.get("operation"), request.get("path")
-    if operation not in _MUTATIONS or not isinstance(path, str) or _in_namespace(request):
+    if not isinstance(operation, str) or operation not in _MUTATIONS:
         return _IGNORED
-    if path.startswith((f"sys/mounts/{place.mount}", "sys/remount")):
-        return MountTouched()
+    if not isinstance(path, str) or _in_namespace(request):
+        return _IGNORED
+    if path.startswith((f"sys/mounts/{place.mount}", *_RIGHTS_AND_MOUNTS)):
+        return SourceTouched()
     return _below_mount(path, place)
 
 

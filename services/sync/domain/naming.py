@@ -27,14 +27,14 @@ def check_source_name(name: str) -> None:
 
 def is_source_name(name: str) -> bool:
     """Whether `name` is plain enough to be part of a file's name."""
-    return _SOURCE_NAME.fullmatch(name) is not None
+    return _SOURCE_NAME.fullmatch(name) is not None and not _looks_like_id(f"{name}/")
 
 
 def check_name(name: str) -> None:
     """Refuse a reference's name that can't be told from another or from an id."""
     if not 0 < len(name) <= LONGEST_NAME or name != name.strip() or not _is_plain(name):
         raise BadRequest(f"A name needs 1 to {LONGEST_NAME} printable characters, without spaces at its ends.")
-    if name.startswith("reference/"):
+    if _looks_like_id(name):
         raise BadRequest("The name looks like an id: choose one that can't be taken for one.")
 
 
@@ -63,7 +63,8 @@ def cut_text(text: str) -> str:
 def candidates(*, source: str, path: str, key: str | None) -> Iterator[str]:
     """`path/key`, else `source/path/key`, else that with a number: without end."""
     plain = path if key is None else f"{path}/{key}"
-    yield _presentable(plain)
+    if not _looks_like_id(plain):
+        yield _presentable(plain)
     qualified = f"{source}/{plain}"
     yield _presentable(qualified)
     for number in count(2):
@@ -73,10 +74,14 @@ def candidates(*, source: str, path: str, key: str | None) -> Iterator[str]:
 def _presentable(name: str) -> str:
     """`name`, or for one that is too long or can't be shown: what can be, and a digest that keeps it apart."""
     shown = "".join(one if _is_plain(one) else "?" for one in name)
-    if shown == name == name.strip() and len(name) <= LONGEST_NAME and not name.startswith("reference/"):
+    if shown == name == name.strip() and len(name) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
     return f"{shown.strip()[: LONGEST_NAME - _DIGITS - 1]}~{digest}"
+
+
+def _looks_like_id(name: str) -> bool:
+    return name.startswith("reference/")
 
 
 def _is_control(one: str) -> bool:

@@ -72,7 +72,7 @@ class PathWork(Work, Protocol):
         ...
 
     async def appeared(self, *, since: datetime) -> tuple[Appeared, ...]:
-        """Active references of this source that were discovered since then."""
+        """Active references of this source that were discovered since then and succeed no other yet."""
         ...
 
     async def vanished(self, *, since: datetime) -> tuple[Vanished, ...]:

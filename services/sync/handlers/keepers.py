@@ -3,7 +3,7 @@
 Hints are coalesced per path and worked off by a few workers, serial per path. A sweep comes every interval, jittered
 so that many sources and replicas do not sweep in step; only one replica sweeps a source. A sweep comes at once when
 this process starts (hints that it held when it ended are lost), when there were more hints than room, when the feed
-says that the mount itself was touched, and soon when the source could not be reached.
+says that the mount or somebody's rights were touched, and soon when the source could not be reached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 from opentelemetry.trace import SpanKind
 
-from services.sync.domain.feed import Hint, Ignored, MountTouched, PathTouched
+from services.sync.domain.feed import Hint, Ignored, PathTouched, SourceTouched
 from services.sync.domain.hints import Hints, LookAt
 from services.sync.domain.observations import Unreached
 from services.sync.domain.ports import Books
@@ -88,6 +88,7 @@ class Keeper:
         self._hinted = asyncio.Event()
         self._wanted = asyncio.Event()
         self._wanted.set()
+        self._closely = True
         self._heard = 0
 
     def hear(self, hint: Hint, *, traceparent: str | None = None) -> None:
@@ -102,7 +103,8 @@ class Keeper:
                 else:
                     _log.warning("more-hints-than-room", source=self.source.record.name)
                     self.survey_soon()
-            case MountTouched():
+            case SourceTouched():
+                self._closely = True
                 self.survey_soon()
             case Ignored():
                 pass
@@ -173,7 +175,10 @@ class Keeper:
                 and since < self._means.rhythm.sweep_every_s * (1 - self._means.rhythm.jitter)
             ):
                 return True
-            return not isinstance(await self._means.surveyor.survey(self.source, Detection.SWEEP), Unreached)
+            closely, self._closely = self._closely, False
+            outcome = await self._means.surveyor.survey(self.source, Detection.SWEEP, closely=closely)
+            self._closely |= closely and isinstance(outcome, Unreached)
+            return not isinstance(outcome, Unreached)
 
     async def _note_feed(self) -> None:
         while True:

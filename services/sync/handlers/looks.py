@@ -145,8 +145,10 @@ async def _succeed(work: PathWork, source: Source, discovered: Iterable[Applied]
         return
     new = tuple(Appeared(applied.known.record, moment.at) for applied in discovered)
     ids = {one.record.id for one in new}
-    appeared = (*await work.appeared(since=since), *new)
+    appeared = [*await work.appeared(since=since), *new]
     for gone in vanished:
         renamed = _renamed(gone.known, gone.at, appeared)
         if renamed is not None and renamed.successor.id in ids:
             work.put(apply(renamed, moment, name="", source_id=source.record.id))
+            # One succeeds one.
+            appeared = [one for one in appeared if one.record.id != renamed.successor.id]

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from services.sync.domain.detection import GONE, Known, detect, is_older
-from services.sync.domain.observations import Found, Unreached
+from services.sync.domain.observations import Found, Observation, Unreached
 from services.sync.domain.ports import Books, Sight
 from services.sync.handlers.looks import Looked, Looker, Source
 from services.sync.sources.port import FolderDenied, Listed
@@ -45,6 +45,7 @@ class _Tally:
     """What one survey has come to so far."""
 
     progress: Progress
+    closely: bool
     seen: int = 0
     changed: int = 0
     older: int = 0
@@ -69,10 +70,19 @@ class Surveyor:
     looker: Looker
 
     async def survey(
-        self, source: Source, detected_by: Detection, *, progress: Progress = lambda _seen, _changed: None
+        self,
+        source: Source,
+        detected_by: Detection,
+        *,
+        closely: bool = True,
+        progress: Progress = lambda _seen, _changed: None,
     ) -> Surveyed | Unreached:
-        """Survey one source. The caller holds `Books.surveying`. `Unavailable` if the database is not there."""
-        began, tally = time.monotonic(), _Tally(progress)
+        """Survey one source. The caller holds `Books.surveying`. `Unavailable` if the database is not there.
+
+        `closely` reads every path, even where the listing says that nothing changed: a path that was closed to us is
+        still listed. Otherwise a source whose listings tell enough costs requests by folders and pages only.
+        """
+        began, tally = time.monotonic(), _Tally(progress, closely)
         with span("survey", source=source.record.id, detected_by=detected_by.value):
             known = await self.books.snapshot(source.record.id)
             await self._each(source, self._paths(source, known, tally), known, tally, detected_by)
@@ -126,7 +136,9 @@ class Surveyor:
     async def _compare(
         self, source: Source, entry: Listed, known: tuple[Known, ...], tally: _Tally, detected_by: Detection
     ) -> None:
-        seen = entry.found or await source.reader.read(entry.path, keys=False)
+        seen: Observation | None = None if tally.closely else entry.found
+        if seen is None:
+            seen = await source.reader.read(entry.path, keys=False)
         if isinstance(seen, Unreached):
             tally.unreached = tally.unreached or seen
             return

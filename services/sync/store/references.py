@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, case, func, select
+from sqlalchemy import RowMapping, Select, case, exists, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -81,8 +81,10 @@ class ReferenceStore:
         return (await self.session.execute(query)).first() is not None
 
     async def appeared(self, source_id: str, *, since: datetime) -> tuple[Appeared, ...]:
-        """Active references of a source that were discovered since then."""
+        """Active references of a source that were discovered since then and succeed no other yet."""
+        other = references.alias()
         where = (
+            ~exists().where(other.c.successor_id == references.c.id, ~other.c.deleted),
             references.c.source_id == source_id,
             references.c.discovered_at >= since,
             references.c.state == ReferenceState.ACTIVE.value,

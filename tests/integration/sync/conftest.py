@@ -7,7 +7,6 @@ import contextlib
 import json
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,6 +41,7 @@ from shared.egress import Egress, guarded_session
 from shared.events.catalog import ReferenceRecord
 from shared.events.changes import VaultChange
 from shared.events.contract import Contract
+from tests.fakes.loopback import free_port, write_secret
 from tests.waiting import until
 
 SOURCE = "main-vault"
@@ -134,18 +134,6 @@ class SyncUnderTest:
 def fresh(kind: str) -> str:
     """A name that no other test has."""
     return f"{kind}-{secrets.token_hex(4)}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def write_secret(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(content)
 
 
 @asynccontextmanager

@@ -91,6 +91,7 @@ def _references(schema: str) -> None:
     )
     op.create_index("known_references_gone", "known_references", ["source_id", "gone_at"], schema=schema)
     op.create_index("known_references_discovered", "known_references", ["source_id", "discovered_at"], schema=schema)
+    op.create_index("known_references_successor", "known_references", ["successor_id"], schema=schema)
 
 
 def _coverage(schema: str) -> None:
