@@ -6,14 +6,18 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 async def until(
-    condition: Callable[[], T | Awaitable[T]], *, within: float = 5.0, every: float = 0.01, what: str = ""
-) -> T:
+    condition: Callable[[], Awaitable[T]], *, within: float = ..., every: float = ..., what: str = ...
+) -> T: ...
+@overload
+async def until(condition: Callable[[], T], *, within: float = ..., every: float = ..., what: str = ...) -> T: ...
+async def until(condition: Callable[[], Any], *, within: float = 5.0, every: float = 0.01, what: str = "") -> Any:
     """The first truthy answer of `condition` (plain or async), asked again every `every` seconds.
 
     Fails the test after `within` seconds, naming `what` was awaited and the last answer.
@@ -21,10 +25,11 @@ async def until(
     deadline = time.monotonic() + within
     while True:
         answer = condition()
-        value: T = await answer if inspect.isawaitable(answer) else answer  # type: ignore[assignment]
-        if value:
-            return value
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
         if time.monotonic() >= deadline:
             awaited = what or inspect.getsource(condition).strip()
-            raise AssertionError(f"not within {within:g} s: {awaited} (last answer: {value!r})")
+            raise AssertionError(f"not within {within:g} s: {awaited} (last answer: {answer!r})")
         await asyncio.sleep(every)

@@ -23,6 +23,8 @@ def main(parent: str, signal: str, user: str, inherited: str, *command: str) -> 
     """Execute the command, or leave with 127 and a line on stderr."""
     if inherited != "locale":
         os.environ.pop("LC_CTYPE", None)
+    # Before the change of user: Python's own library may lie where the other user can't read.
+    program = _found(command[0])
     if user != "-":
         _become(user)
     if sys.platform == "linux":
@@ -31,10 +33,18 @@ def main(parent: str, signal: str, user: str, inherited: str, *command: str) -> 
     if os.getppid() != int(parent):
         sys.exit("the parent ended before its child could start")
     try:
-        os.execvp(command[0], command)  # noqa: S606 - starting a program without a shell is the point
+        os.execv(program, command)  # noqa: S606 - starting a program without a shell is the point
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         sys.exit(127)
+
+
+def _found(name: str) -> str:
+    """The program's path, looked for on the child's own PATH unless a path was given."""
+    if "/" in name:
+        return name
+    candidates = (f"{folder}/{name}" for folder in os.get_exec_path())
+    return next((path for path in candidates if os.access(path, os.X_OK)), name)
 
 
 def _become(user: str) -> None:

@@ -15,6 +15,8 @@ import asyncio
 import hashlib
 import importlib.util
 import json
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,6 +44,7 @@ _POLICIES = {
     READ_VALUES: f'path "{MOUNT}/data/*" {{ capabilities = ["read"] }}',
 }
 _READY_WITHIN_S = 30.0
+_SETTLE_EVERY_S = 0.05
 _T = TypeVar("_T")
 
 
@@ -99,7 +102,7 @@ class OpenBao:
         await until_ready(self.process, health, within_s=_READY_WITHIN_S)
         await self._with_admin(self._open)
         await until_ready(self.process, f"{self.url}/v1/sys/health", within_s=_READY_WITHIN_S)
-        await self._with_admin(self._furnish)
+        await self._settle()
 
     async def stop(self) -> None:
         """Stop cleanly; the data stays, sealed."""
@@ -142,6 +145,21 @@ class OpenBao:
         else:
             await self._with_admin(lambda admin: admin.secrets.kv.v2.delete_metadata_and_all_versions(path, MOUNT))
 
+    async def _settle(self) -> None:
+        """Furnish it as soon as it lets us.
+
+        For a moment after its health says "active" it may still refuse: its storage is read-only until it leads,
+        and KV v2 answers 400 ("Upgrading from non-versioned to versioned data") while it prepares itself.
+        """
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while True:
+            try:
+                return await self._with_admin(self._furnish)
+            except PlatformFailure:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_SETTLE_EVERY_S)
+
     async def _with_admin(self, work: Callable[[hvac.Client], _T]) -> _T:
         """Run one administrator's call in a thread: hvac blocks, and its session serves one at a time."""
         async with self._turn:
@@ -168,6 +186,8 @@ class OpenBao:
             admin.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
         for name, rules in _POLICIES.items():
             admin.sys.create_or_update_policy(name, rules)
+        with suppress(hvac.exceptions.InvalidPath):  # nothing there is an answer too
+            admin.secrets.kv.v2.read_secret_metadata("keyfob-is-ready", MOUNT)
 
     def _configuration(self) -> str:
         address, cluster = f"{LOOPBACK}:{self.port}", f"{LOOPBACK}:{kept_port(self._directory / 'cluster-port')}"

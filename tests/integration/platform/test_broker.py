@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 from collections.abc import AsyncIterator
@@ -147,7 +148,7 @@ async def test_an_external_broker_is_used_and_left_running(broker: Broker) -> No
 
 async def test_without_java_apache_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(apache.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(Unavailable, match="Java 17"):
         await ApacheBroker(tmp_path / "kafka").start()
 

@@ -10,7 +10,7 @@ import asyncpg
 import psutil
 import pytest
 
-from services.dev.platform import Platform, Postgres
+from services.dev.platform import Platform, Postgres, Process, plain_environment
 from tests.platform_fixtures import Database
 from tests.waiting import until
 
@@ -111,12 +111,17 @@ async def test_the_lock_of_a_server_that_is_gone_does_not_stop_the_next(state_di
     postgres.kill()
     assert postgres.process is not None
     await postgres.process.wait(5)
+    # Its number is by now that of another process of the same user: PostgreSQL itself would give up.
+    user = "embedded_postgres" if os.geteuid() == 0 else None
+    other = Process("other", ("sleep", "600"), env=plain_environment(), log=state_directory / "log", user=user)
+    other.start()
     lock = state_directory / "postgres" / "data" / "postmaster.pid"
-    # Its number is somebody else's process by now: ours.
     lines = lock.read_text().splitlines()
-    lock.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    lock.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
+    await until(lambda: psutil.Process(other.pid).name() == "sleep")
     await postgres.start()
     await postgres.stop()
+    await other.stop()
 
 
 async def test_only_its_owner_reads_the_administrators_password(platform: Platform) -> None:

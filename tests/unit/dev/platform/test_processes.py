@@ -172,15 +172,32 @@ async def test_what_a_child_leaves_in_its_group_ends_with_it(child: Child, tmp_p
     await until(lambda: not is_alive(grandchild))
 
 
-async def test_a_child_outlives_the_thread_that_asked_for_it(child: Child) -> None:
+async def test_a_child_outlives_the_thread_that_asked_for_it(child: Child, tmp_path: Path) -> None:
     # PR_SET_PDEATHSIG fires when the starting *thread* ends: asyncio's executors and short-lived loops have such.
-    process = child(SLEEP, start=False)
-    asker = threading.Thread(target=process.start)
+    process = child("print('ready', flush=True); import time; time.sleep(600)", start=False)
+    may_end = threading.Event()
+
+    def ask() -> None:
+        process.start()
+        may_end.wait()
+
+    asker = threading.Thread(target=ask)
     asker.start()
+    await until(lambda: process.running and "ready" in (tmp_path / "child.log").read_text())
+    may_end.set()
     asker.join()
     with pytest.raises(TimeoutError):
         await process.wait(0.5)
     assert process.running
+
+
+async def test_a_program_is_found_on_the_path_of_the_child(tmp_path: Path) -> None:
+    (tmp_path / "greet").write_text("#!/bin/sh\necho hello\n")
+    (tmp_path / "greet").chmod(0o755)
+    process = Process("greet", ("greet",), env={"PATH": f"/nowhere:{tmp_path}"}, log=tmp_path / "log")
+    process.start()
+    assert await process.wait(5) == 0
+    assert (tmp_path / "log").read_text() == "hello\n"
 
 
 async def test_a_waiter_that_gives_up_does_not_stop_others_from_knowing(child: Child) -> None:
