@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -50,6 +51,9 @@ _METADATA: Final = frozenset(
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are the IPv4 address that is really reached."""
 
+_HOST: Final = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+"""A name in ASCII (others in punycode), or an IPv6 address, as `urlsplit` gives them."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -83,11 +87,10 @@ class Origin:
             parts = urlsplit(text)
             usual = _PORTS[parts.scheme]
             port = parts.port or usual
-
         except (ValueError, KeyError):
             raise BadRequest("An origin looks like https://vault.example:8200.") from None
         if (
-            not parts.hostname
+            not _HOST.fullmatch(parts.hostname or "")
             or parts.username is not None
             or parts.path not in {"", "/"}
             or parts.query + parts.fragment
@@ -95,7 +98,7 @@ class Origin:
             raise BadRequest("An origin is a scheme, a host and a port, and nothing else.")
         if parts.scheme != "https" and mode is not Mode.DEVELOPMENT:
             raise BadRequest("Plain http is for development mode only: credentials travel on it.")
-        return cls(parts.scheme, parts.hostname, port)
+        return cls(parts.scheme, parts.hostname or "", port)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

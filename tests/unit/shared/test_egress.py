@@ -79,6 +79,9 @@ def test_the_guard_looks_at_the_very_address_of_the_connection() -> None:
         "https://vault:99999",
         "https://[::1",
         "file:///etc/passwd",
+        "https://a b",
+        "https://vaült",
+        "https://\ud800",
     ],
 )
 def test_what_is_not_an_origin_is_refused(text: str) -> None:
