@@ -23,7 +23,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]
+import psutil
 from yarl import URL
 
 from shared.config import Mode
