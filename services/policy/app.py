@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import aiohttp
 from fastapi import FastAPI
 from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.policy.api import changes, entities, exposure, instances, subjects
 from services.policy.api.desk import Desk, Handout
@@ -35,7 +35,7 @@ from shared.identity import JwksFetcher, TokenVerifier
 from shared.outbox.commits import CommitLog
 from shared.outbox.relay import Relay
 from shared.projection.records import Authority
-from shared.serving import Background, application, serve
+from shared.serving import Background, Lifespan, Work, application, serve
 from shared.telemetry import configure
 from shared.wiring import admin_guard, kafka_settings, pinned_authority, topics_ready
 
@@ -69,14 +69,13 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
     common, policy = settings.common, settings.policy
     key = _policy_key(settings)
     fetch = JwksFetcher(session, allow_http=common.mode is Mode.DEVELOPMENT)
-    authority = pinned_authority(common.catalog_key, setting="KEYFOB_CATALOG_KEY")
     kafka = kafka_settings(common, client_id="keyfob-policy")
     engine = engine_for(policy.database(), schema=SCHEMA, pool=policy.database_pool)
     ledger = PgLedger(sessions_for(engine), CommitLog(schema=SCHEMA, source=SOURCE), key)
-    catalog = CatalogReferences(kafka, authority=authority)
+    catalog = CatalogReferences(kafka, authority=pinned_authority(common.catalog_key, setting="KEYFOB_CATALOG_KEY"))
     relay = Relay(database=policy.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.POLICY)
+    publisher = Publisher(kafka=kafka, relay=relay, replication=common.kafka_replication)
     ticker = Ticker(ledger, policy.tick_every_s)
-    windows = Windows(ledger, policy.windows_every_s)
     desk = Desk(
         ledger=ledger,
         catalog=catalog,
@@ -84,33 +83,55 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
         subjects=Subjects(ledger, TokenVerifier(fetch_jwks=fetch)),
         handout=_handout(settings, key),
     )
-    background, readiness = Background(), Readiness()
-    waiting: deque[str] = deque(maxlen=1)
-    readiness.add("relay", lambda: waiting[0] if waiting else relay.reason)
-    readiness.add("catalog", lambda: catalog.reason)
-    readiness.add("ticks", ticker.reason)
+    works: dict[str, Work] = {
+        "relay": publisher.run,
+        "catalog": catalog.run,
+        "ticks": ticker.run,
+        "windows": Windows(ledger, policy.windows_every_s).run,
+    }
+    background = Background()
+    readiness = Readiness({"relay": publisher.reason, "catalog": lambda: catalog.reason, "ticks": ticker.reason})
+    app = application(TITLE, lifespan=_lifespan(engine, background, works), readiness=readiness)
+    add_routes(app, desk)
+    return Service(app=app, background=background, readiness=readiness)
 
-    async def publish() -> None:
-        await topics_ready(kafka, made=WRITTEN, read=(), replication=common.kafka_replication, tell=waiting.append)
-        waiting.clear()
-        await relay.run()
 
+@dataclass(slots=True, kw_only=True)
+class Publisher:
+    """The relay, once its topics are there."""
+
+    kafka: KafkaSettings
+    relay: Relay
+    replication: int
+    _waits_for: str | None = "not started"
+
+    async def run(self) -> None:
+        """Publish for ever; cancel to stop."""
+        await topics_ready(self.kafka, made=WRITTEN, read=(), replication=self.replication, tell=self._tell)
+        self._waits_for = None
+        await self.relay.run()
+
+    def reason(self) -> str | None:
+        """Why nothing is published, if so."""
+        return self._waits_for or self.relay.reason
+
+    def _tell(self, reason: str) -> None:
+        self._waits_for = reason
+
+
+def _lifespan(engine: AsyncEngine, background: Background, works: Mapping[str, Work]) -> Lifespan:
     @contextlib.asynccontextmanager
     async def run() -> AsyncIterator[None]:
         await migrate(engine, scripts=MIGRATIONS, schema=SCHEMA)
-        background.start("relay", publish)
-        background.start("catalog", catalog.run)
-        background.start("ticks", ticker.run)
-        background.start("windows", windows.run)
+        for name, work in works.items():
+            background.start(name, work)
         try:
             yield
         finally:
             await background.stop()
             await engine.dispose()
 
-    app = application(TITLE, lifespan=run, readiness=readiness)
-    add_routes(app, desk)
-    return Service(app=app, background=background, readiness=readiness)
+    return run
 
 
 def add_routes(app: FastAPI, desk: Desk) -> None:

@@ -26,6 +26,7 @@ from services.policy.domain.kinds import (
     name_of,
     natural_key,
 )
+from services.policy.domain.kinds import links as links_of
 from services.policy.domain.names import is_plain
 from services.policy.domain.ports import Page, Receipt
 from services.policy.signing import PolicyKey
@@ -80,7 +81,7 @@ class PgReading:
     async def linked(self, model: type[R], *targets: str) -> tuple[R, ...]:
         """See `Reading`."""
         rows = await self._store.linked({kind_of_model(model)}, targets)
-        return tuple(self._open(model, row) for row in rows)
+        return tuple(self._open(model, row, targets) for row in rows)
 
     async def page(self, model: type[R], *, links: Sequence[str], after: str | None, limit: int) -> Page[R]:
         """See `Reading`."""
@@ -88,7 +89,7 @@ class PgReading:
         rows = await self._store.page(kind, targets=links, after=_cursor(after, kind), limit=limit + 1)
         shown = rows[:limit]
         more = _position(shown[-1].created_seq, shown[-1].id) if len(rows) > limit else None
-        return Page(tuple(self._open(model, row) for row in shown), more)
+        return Page(tuple(self._open(model, row, links) for row in shown), more)
 
     async def names(self, ids: Collection[str]) -> dict[str, str]:
         """See `Reading`."""
@@ -114,12 +115,14 @@ class PgReading:
         more = _position(shown[-1].seq, shown[-1].id) if len(rows) > limit else None
         return Page(tuple(map(self._open_enrolment, shown)), more)
 
-    def _open(self, model: type[R], row: Row) -> R:
-        """The record in a row, if policy signed exactly this for exactly this id."""
-        if not self._key.signed(model, key=row.id, payload=row.payload, signature=row.signature):
-            log.critical("row-not-signed", entity=row.id)
-            raise SignatureInvalid
-        return model.model_validate_json(row.payload)
+    def _open(self, model: type[R], row: Row, targets: Sequence[str] = ()) -> R:
+        """The record in a row, if policy signed exactly this, for this id, this name and these links."""
+        if self._key.signed(model, key=row.id, payload=row.payload, signature=row.signature):
+            record = model.model_validate_json(row.payload)
+            if natural_key(record) == row.natural_key and links_of(record).issuperset(targets):
+                return record
+        log.critical("row-not-signed", entity=row.id)
+        raise SignatureInvalid
 
     def _open_enrolment(self, row: EnrolmentRow) -> Enrolment:
         if not self._key.promised(row.payload, signature=row.signature):

@@ -16,6 +16,8 @@ from services.policy.tables import enrolments, entities, links, standing
 
 Query = Select[Any]
 
+STATEMENT_WITHIN_MS = 10_000
+LOCK_WITHIN_MS = 5_000
 _PARAMETERS: Final = 10_000
 """Rows in one statement: PostgreSQL allows 65535 parameters."""
 
@@ -99,9 +101,9 @@ class Store:
         return moment
 
     async def bound_waiting(self) -> None:
-        """No statement of this transaction runs longer than 10 s, or waits longer than 5 s for a lock."""
-        await self.session.execute(text("SET LOCAL statement_timeout = '10s'"))
-        await self.session.execute(text("SET LOCAL lock_timeout = '5s'"))
+        """Bound what a statement of this transaction may take, and what it may wait for a lock."""
+        await self.session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_WITHIN_MS}"))
+        await self.session.execute(text(f"SET LOCAL lock_timeout = {LOCK_WITHIN_MS}"))
 
     async def by_id(self, entity_id: str) -> Row | None:
         """One entity."""
