@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel
 
 from services.notifier.domain.convergence import Convergence, Dropped, Expired, Fenced, MemberStanding, Pending
@@ -24,8 +24,10 @@ MOST_AT_ONCE = 500
 LONGEST_WAIT_S = 30.0
 
 Limit = Annotated[int, Query(ge=1, le=MOST_AT_ONCE)]
-After = Annotated[int | None, Query(ge=0)]
-IdQuery = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._:/-]+$")]
+After = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
+_ID = r"^[A-Za-z0-9._:/-]+$"
+IdQuery = Annotated[str, Query(min_length=1, max_length=200, pattern=_ID)]
+IdPath = Annotated[str, Path(min_length=1, max_length=200, pattern=_ID)]
 
 
 class MemberView(BaseModel):
@@ -149,7 +151,7 @@ def _notice_routes(router: APIRouter, ports: Ports) -> None:
         )
 
     @router.get("/notices/{notice_id:path}")
-    async def show_notice(notice_id: str) -> ConvergenceView:
+    async def show_notice(notice_id: IdPath) -> ConvergenceView:
         """One notice by its id, and where everybody stands."""
         answer = await ports.inquiries.find(notice_id)
         if answer is None:

@@ -36,7 +36,7 @@ from shared import topics
 from shared.administration import AdminGuard
 from shared.bus.cloudevents import encode
 from shared.bus.connection import KafkaSettings, connect, disconnect, publish
-from shared.bus.effects import Consumption, consume_batches, effects_broker
+from shared.bus.effects import Consumption, consume, consume_batches, effects_broker
 from shared.bus.spread_topic import SpreadTopicReader
 from shared.config import AdminSettings, CommonSettings, DatabaseSettings
 from shared.database import engine_for, migrate, sessions_for
@@ -156,9 +156,11 @@ def build(
 
     broker = effects_broker(kafka)
     announcing, noting, feed = Announcing(send, quiet), Noting(members.expected, begin, noted, now), AlertFeed(begin)
+    # A group for each topic: members of one group wait for each other whenever one of them starts.
     group = "keyfob-notifier"
+    changes = ((topics.VAULT_CHANGES, f"{group}-vault"), (topics.POLICY_CHANGES, f"{group}-policy"))
     consumptions = (
-        *(consume_batches(broker, topic=topic, group=group, handler=announcing.on_changes) for topic in CONSUMED),
+        *(consume(broker, topic=topic, group=name, handler=announcing.on_change) for topic, name in changes),
         consume_batches(broker, topic=topics.NOTICES, group=f"{group}-notes", handler=noting.on_notices),
         consume_batches(broker, topic=topics.ALERTS, group=f"{group}-alerts", handler=feed.on_alerts),
     )

@@ -8,12 +8,12 @@ Two steps, each idempotent by the notice's id, with the topic between them:
 A process that dies between the two loses nothing: the topic itself says which notices there are. One that dies before
 its change is settled publishes the same notice again, which changes nothing for whoever acted on the first.
 
-Serial per topic and replica; batches only so that a burst of changes shares round trips.
+Serial per topic. Changes are taken one by one, because gathering a batch would cost the first of them time; notices
+and alerts in batches, because each batch costs one look at policy and one transaction.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -64,18 +64,16 @@ class Announcing:
     publish: Publish
     quiet: Quiet
 
-    async def on_changes(self, messages: tuple[Message, ...]) -> Outcome:
-        """Publish what each change calls for.
+    async def on_change(self, message: Message) -> Outcome:
+        """Publish what a change calls for.
 
-        Raises `Unreadable` for one that is no change, `Unavailable` when a notice is not certain to be in its topic.
+        Raises `Unreadable` for what is no change, `Unavailable` when a notice is not certain to be in its topic.
         """
-        changes = [(_change(message), message.header("traceparent")) for message in messages]
-        # Notices first, all of them at once: people can wait for their alerts.
-        await asyncio.gather(*(self._announce(change, parent) for change, parent in changes))
-        for change, parent in changes:
-            alert = alert_for(change)
-            if alert is not None:
-                await self.publish(alert, event_id=alert.id, key=alert.id, traceparent=parent)
+        change, parent = _change(message), message.header("traceparent")
+        await self._announce(change, parent)
+        alert = alert_for(change)
+        if alert is not None:
+            await self.publish(alert, event_id=alert.id, key=alert.id, traceparent=parent)
         return Ack()
 
     async def _announce(self, change: Change, parent: str | None) -> None:

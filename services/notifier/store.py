@@ -21,9 +21,6 @@ from shared.database import Sessions
 from shared.events.alerts import Alert
 from shared.events.notices import Notice
 
-_ROWS: Final = 5_000
-"""Rows in one statement: PostgreSQL allows 65535 parameters."""
-
 _SETTLE_GATEWAYS: Final = text("""
     UPDATE members SET dropped_at = said.heard_at
     FROM jsonb_to_recordset(CAST(:progress AS jsonb)) AS said(id text, dropped bigint, heard_at timestamptz)
@@ -64,12 +61,12 @@ class NoticeStore:
         """Keep notices with their members; one that is known changes nothing."""
         if not published:
             return
-        statement = insert(notices).values([_notice_row(one) for one in published])
-        statement = statement.on_conflict_do_nothing(index_elements=[notices.c.id])
-        new = set((await self._session.execute(statement.returning(notices.c.id))).scalars())
-        rows = [row for one in published if one.notice.id in new for row in _member_rows(one)]
-        for start in range(0, len(rows), _ROWS):
-            await self._session.execute(insert(members).values(rows[start : start + _ROWS]))
+        first = {one.notice.id: one for one in reversed(published)}
+        statement = insert(notices).on_conflict_do_nothing(index_elements=[notices.c.id]).returning(notices.c.id)
+        new = set((await self._session.execute(statement, [_notice_row(one) for one in first.values()])).scalars())
+        rows = [row for notice_id in new for row in _member_rows(first[notice_id])]
+        if rows:
+            await self._session.execute(insert(members), rows)
 
     async def departures(self, instance_ids: Collection[str]) -> dict[str, Departure]:
         """The newest notice that told of the end of each of these instances."""
@@ -145,7 +142,7 @@ class NoticeStore:
         """Add to the feed; one that is known changes nothing."""
         if raised:
             rows = [{"id": one.id, "kind": one.kind, "at": one.at, "payload": one.to_json()} for one in raised]
-            await self._session.execute(insert(alerts).values(rows).on_conflict_do_nothing())
+            await self._session.execute(insert(alerts).on_conflict_do_nothing(), rows)
 
     async def alerts(self, *, limit: int, before_n: int | None = None) -> list[NotedAlert]:
         """The feed, newest first."""
