@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
+
 from shared.crypto.signing import SigningKey
 from shared.events.alerts import Alert
 from tests.fakes.authorities import FakeGateway, resolver_receipt
@@ -107,11 +109,9 @@ async def test_a_banned_instance_is_waited_for_until_it_dropped(stage: Stage) ->
         seq = await stage.policy.ban(gateway)
         ban = await stage.change_policy(gateway.id, seq=seq, kind="instance")
         rotation = await stage.rotate()
-        offset = (await running.noted(rotation.id))["offset"]
-        assert states(await running.noted(ban.id)) == {"banned": "pending"}
-        await standing(running, rotation.id, {"banned": "pending"})
+        told = [await standing(running, change.id, {"banned": "pending"}) for change in (ban, rotation)]
 
-        await gateway.receipt(applied=offset)
+        await gateway.receipt(applied=max(answer["offset"] for answer in told))
         assert (await running.convergence(ban.id))["converged"]
         assert (await running.convergence(rotation.id))["converged"]
         later = await stage.rotate()
@@ -125,12 +125,23 @@ async def test_a_restarted_notifier_knows_who_was_expected_and_who_acted(stage: 
         offset = (await running.noted(change.id))["offset"]
         await one.receipt(applied=offset)
         await standing(running, change.id, {"gateway-1": "dropped", "gateway-2": "pending"})
+        await until(lambda: _written(stage), within=10, what="that gateway-1 dropped is written down")
     await stage.policy.enrol("gateway-3")
 
     async with stage.notifier(gateway_bound_s=60, receipts_reach_back_s=0.001) as running:
         await standing(running, change.id, {"gateway-1": "dropped", "gateway-2": "pending"})
         await two.receipt(applied=offset)
         assert (await running.convergence(change.id))["converged"]
+
+
+async def _written(stage: Stage) -> bool:
+    connection = await asyncpg.connect(stage.dsn)
+    try:
+        return bool(
+            await connection.fetchval("SELECT dropped_at FROM keyfob_notifier.members WHERE name = 'gateway-1'")
+        )
+    finally:
+        await connection.close()
 
 
 async def test_two_processes_with_the_keys_of_one_instance_are_alerted(stage: Stage) -> None:
