@@ -28,11 +28,15 @@ from shared.telemetry import current_traceparent
 
 
 class CommitLog:
-    """Numbers the commits of one service. `source` is the CloudEvents source, such as `keyfob/policy`."""
+    """Numbers the commits of one service. `source` is the CloudEvents source, such as `keyfob/policy`.
 
-    def __init__(self, *, schema: str, source: str) -> None:
+    With `state=False` commits hold events only, and nobody may wait for one by its number.
+    """
+
+    def __init__(self, *, schema: str, source: str, state: bool = True) -> None:
         self.schema = schema
         self.source = source
+        self._state = state
         self._tables = outbox_tables(MetaData(), schema)
 
     async def begin(self, session: AsyncSession) -> Commit:
@@ -40,7 +44,14 @@ class CommitLog:
         counter = self._tables.commit_counter
         statement = update(counter).values(seq=counter.c.seq + 1).returning(counter.c.seq)
         seq = (await session.execute(statement)).scalar_one()
-        return Commit(seq=seq, session=session, source=self.source, schema=self.schema, tables=self._tables)
+        return Commit(
+            seq=seq,
+            session=session,
+            source=self.source,
+            schema=self.schema,
+            tables=self._tables,
+            needs_state=self._state,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class Commit:
     source: str
     schema: str
     tables: OutboxTables
+    needs_state: bool = True
     id: uuid.UUID = field(default_factory=uuid.uuid4)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _said: list[_Said] = field(default_factory=list)
@@ -105,7 +117,7 @@ class Commit:
         """Write everything to the outbox and wake the relay when the session commits. Once, at the end."""
         if self._flushed:
             raise ValueError(f"commit {self.seq} was already flushed")
-        if not self._keys:
+        if self.needs_state and not self._keys:
             raise ValueError(f"commit {self.seq} holds no record of state, nobody could wait for it")
         self._flushed = True
         await self.session.execute(insert(self.tables.outbox), self._rows())

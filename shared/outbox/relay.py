@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import structlog
@@ -76,11 +77,15 @@ class _LostDatabase(Exception):
 class Relay:
     """The relay of one service. `run` it as a task; `state`, `ready`, `reason` and `published_seq` say how it is."""
 
-    def __init__(self, *, database: URL, schema: str, kafka: KafkaSettings, state_topic: str) -> None:
+    def __init__(
+        self, *, database: URL, schema: str, kafka: KafkaSettings, state_topic: str, log_key: str | None = None
+    ) -> None:
+        """`state_topic` has a record of every commit; with `log_key`, all of them are under that one key."""
         self._dsn = database.set(drivername="postgresql").render_as_string(hide_password=False)
         self._schema = schema
         self._kafka = kafka
         self._state_topic = state_topic
+        self._log_key = log_key
         self._wake = asyncio.Event()
         self._failures = 0
         self.state: RelayState = Starting("not started")
@@ -145,7 +150,7 @@ class Relay:
             await disconnect(producer)
 
     async def _publish_all(self, store: OutboxStore, producer: AIOKafkaProducer) -> None:
-        tail = await read_tail(self._kafka, self._state_topic, within_s=TAIL_WITHIN_S)
+        tail = await read_tail(self._kafka, self._state_topic, within_s=TAIL_WITHIN_S, log_key=self._log_key)
         match judge(tail, await store.counters(), await store.commit_id(tail.seq)):
             case Refuse(reason):
                 await self._refuse(store, reason)
@@ -162,12 +167,13 @@ class Relay:
         while True:
             self._wake.clear()
             commits = await store.commits_after(self.published_seq)
-            if commits and commits[0].seq != self.published_seq + 1:
+            following = _without_holes(commits, after=self.published_seq)
+            if commits and not following:
                 missing = f"commit {self.published_seq + 1} left nothing in the outbox, {commits[0].seq} did"
                 return await self._refuse(store, missing)
-            if commits:
-                await publish_commits(producer, commits)
-                self.published_seq = commits[-1].seq
+            if following:
+                await publish_commits(producer, following)
+                self.published_seq = following[-1].seq
             if tidied != self.published_seq and (not commits or loop.time() >= tidy_at):
                 await store.forget_through(self.published_seq)
                 tidied, tidy_at = self.published_seq, loop.time() + TIDY_EVERY_S
@@ -188,6 +194,10 @@ class Relay:
             await store.counters()
 
 
+def _without_holes(commits: list[StoredCommit], *, after: int) -> list[StoredCommit]:
+    return [commit for number, commit in enumerate(commits, after + 1) if commit.seq == number]
+
+
 async def publish_commits(producer: AIOKafkaProducer, commits: list[StoredCommit]) -> None:
     """Publish whole commits in one Kafka transaction, in order.
 
@@ -205,6 +215,24 @@ async def publish_commits(producer: AIOKafkaProducer, commits: list[StoredCommit
         await producer.commit_transaction()
     for delivery in sent:
         delivery.result()
+
+
+async def _send_all(producer: AIOKafkaProducer, commits: list[StoredCommit]) -> list[asyncio.Future[Any]]:
+    await producer.begin_transaction()
+    sent: list[asyncio.Future[Any]] = []
+    for message in (message for commit in commits for message in commit.messages):
+        key = (message.key or "").encode()
+        delivery = await producer.send(message.topic, message.value, key, headers=list(message.headers))
+        delivery.add_done_callback(_seen)
+        sent.append(delivery)
+    await producer.commit_transaction()
+    return sent
+
+
+def _seen(delivery: asyncio.Future[Any]) -> None:
+    """Take note of a failure that the transaction reports anyway, so that asyncio does not complain later."""
+    if not delivery.cancelled():
+        delivery.exception()
 
 
 async def _until_lost(work: asyncio.Task[None], lost: asyncio.Event) -> None:

@@ -1,7 +1,9 @@
-"""The newest commit that a topic of state holds, read from its end.
+"""The newest commit that a service's topic holds, read from its end.
 
 Compaction keeps the newest record of every key, and every commit writes at least one, so the newest commit of a
 service always has a record in its topic of state. Markers and records that are not ours are stepped over.
+
+A service that keeps a log instead of state writes all of it under one key, and so into one partition.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import uuid
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
 
 from shared.bus.cloudevents import Message, received
 from shared.bus.connection import KafkaSettings, disconnect
@@ -31,19 +34,32 @@ class Tail:
 EMPTY = Tail(0, None)
 
 
-async def read_tail(kafka: KafkaSettings, topic: str, *, within_s: float) -> Tail:
-    """Read the newest commit of `topic`. Raises `Unavailable`, `TimeoutError` or aiokafka's errors."""
-    partition = TopicPartition(topic, 0)
+async def read_tail(kafka: KafkaSettings, topic: str, *, within_s: float, log_key: str | None = None) -> Tail:
+    """Read the newest commit of `topic`, of the partition of `log_key` where a log is kept under one key.
+
+    Raises `Unavailable`, `TimeoutError` or aiokafka's errors.
+    """
     consumer: AIOKafkaConsumer = kafka.consumer(auto_offset_reset="none")
-    consumer.assign([partition])
+    consumer.assign([TopicPartition(topic, 0)])
     try:
         async with asyncio.timeout(within_s):
             await consumer.start()
-            if consumer.partitions_for_topic(topic) != {0}:
-                raise Unavailable(f"{topic}: missing, not permitted, or more than one partition")
+            partition = _partition(topic, consumer.partitions_for_topic(topic) or set(), log_key)
+            consumer.assign([partition])
             return await _search(consumer, partition)
     finally:
         await disconnect(consumer)
+
+
+def _partition(topic: str, partitions: set[int], log_key: str | None) -> TopicPartition:
+    if log_key is None:
+        if partitions != {0}:
+            raise Unavailable(f"{topic}: missing, not permitted, or more than one partition")
+        return TopicPartition(topic, 0)
+    if not partitions:
+        raise Unavailable(f"{topic}: missing or not permitted")
+    numbers = sorted(partitions)
+    return TopicPartition(topic, DefaultPartitioner()(log_key.encode(), numbers, numbers))
 
 
 async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Tail:

@@ -1,0 +1,1 @@
+"""Numbers and keeps everything that happened: for people, and as a stream for operations teams and SIEMs."""

@@ -1,0 +1,183 @@
+"""Events to audit entries: pure functions. An entry is a record that has no number yet.
+
+`Cause.key` is the event's natural key within its topic: the same event always gives the same, so that delivering it
+twice records it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from shared import topics
+from shared.events.access import AccessItem, AccessRecord, Phase
+from shared.events.alerts import Alert
+from shared.events.audit import AuditAction, AuditRecord, AuditReference
+from shared.events.changes import PolicyChange, VaultChange, VaultChangeKind
+from shared.events.receipts import GatewayReceipt
+
+_ACTIONS = {
+    Phase.AUTHORISED: AuditAction.ACCESS_AUTHORISED,
+    Phase.RELEASED: AuditAction.ACCESS_RELEASED,
+    Phase.ABANDONED: AuditAction.ACCESS_ABANDONED,
+    Phase.REFUSED: AuditAction.ACCESS_REFUSED,
+}
+_DECISIONS = {
+    Phase.AUTHORISED: "allowed",
+    Phase.RELEASED: "allowed",
+    Phase.ABANDONED: "abandoned",
+    Phase.REFUSED: "refused",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """The event that an entry was made from. `stream` and `n` only for numbered streams."""
+
+    topic: str
+    key: str
+    id: str
+    stream: str = ""
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is to be recorded; `log` and number come when it is written."""
+
+    cause: Cause
+    at: datetime
+    action: AuditAction
+    decision: str = ""
+    reason: str = ""
+    actor: str = ""
+    actor_idp: str = ""
+    instance_id: str = ""
+    instance_name: str = ""
+    server_id: str = ""
+    server_name: str = ""
+    context: str = ""
+    references: tuple[AuditReference, ...] = field(default=())
+    entity_id: str = ""
+    detail: str = ""
+    policy_seq: int | None = None
+    catalog_seq: int | None = None
+    trace_id: str = ""
+
+    def numbered(self, log: str, n: int) -> AuditRecord:
+        """The record of this entry at its place in a log."""
+        return AuditRecord(
+            log=log,
+            n=n,
+            at=self.at,
+            action=self.action,
+            decision=self.decision,
+            reason=self.reason,
+            actor=self.actor,
+            actor_idp=self.actor_idp,
+            instance_id=self.instance_id,
+            instance_name=self.instance_name,
+            server_id=self.server_id,
+            server_name=self.server_name,
+            context=self.context,
+            references=self.references,
+            entity_id=self.entity_id,
+            detail=self.detail,
+            policy_seq=self.policy_seq,
+            catalog_seq=self.catalog_seq,
+            trace_id=self.trace_id,
+            cause_topic=self.cause.topic,
+            cause_id=self.cause.id,
+            cause_stream=self.cause.stream,
+            cause_n=self.cause.n,
+        )
+
+
+def access_entry(record: AccessRecord) -> Entry:
+    """An access, its outcome or its refusal."""
+    subject = record.subject
+    return Entry(
+        cause=Cause(
+            topic=topics.ACCESS, key=f"{record.stream}/{record.n}", id=record.id, stream=record.stream, n=record.n
+        ),
+        at=record.at,
+        action=_ACTIONS[record.phase],
+        decision=_DECISIONS[record.phase],
+        reason=record.reason,
+        actor=subject.subject if subject else "",
+        actor_idp=subject.idp_id if subject else "",
+        instance_id=record.instance_id or "",
+        instance_name=record.instance_name,
+        server_id=record.server_id or "",
+        server_name=record.server_name,
+        context=record.context,
+        references=tuple(map(_reference, record.items)),
+        policy_seq=record.policy_seq,
+        catalog_seq=record.catalog_seq,
+        trace_id=record.trace_id,
+    )
+
+
+def _reference(item: AccessItem) -> AuditReference:
+    return AuditReference(id=item.reference_id, name=item.reference_name, field=item.field, version=item.version or "")
+
+
+def vault_entry(change: VaultChange) -> Entry:
+    """Something that happened to a reference in its source."""
+    before = change.previous_version or change.previous_state or ""
+    after = change.state if change.kind is VaultChangeKind.STATE_CHANGED else change.version
+    reference = AuditReference(id=change.reference_id, name=change.reference_name, version=change.version)
+    return Entry(
+        cause=Cause(topic=topics.VAULT_CHANGES, key=change.id, id=change.id),
+        at=change.detected_at,
+        action=AuditAction.REFERENCE_CHANGED,
+        decision=change.kind,
+        reason=change.detected_by,
+        references=(reference,),
+        entity_id=change.reference_id,
+        detail=f"{before} → {after}" if before else str(after),
+        catalog_seq=change.seq,
+    )
+
+
+def policy_entry(change: PolicyChange) -> Entry:
+    """What an administrator, or the clock, changed."""
+    return Entry(
+        cause=Cause(topic=topics.POLICY_CHANGES, key=change.id, id=change.id),
+        at=change.at,
+        action=AuditAction.POLICY_CHANGED,
+        decision=change.action,
+        actor=change.actor.subject,
+        actor_idp=change.actor.idp,
+        entity_id=change.entity_id,
+        detail=f"{change.entity_kind} {change.entity_name}".strip(),
+        policy_seq=change.seq,
+    )
+
+
+def lease_entries(receipt: GatewayReceipt, *, instance_name: str) -> Iterable[Entry]:
+    """The leases that a gateway says are over; a heartbeat without any gives nothing."""
+    for ended in receipt.ended:
+        yield Entry(
+            cause=Cause(topic=topics.RECEIPTS, key=ended.lease_id, id=ended.lease_id),
+            at=ended.at,
+            action=AuditAction.LEASE_ENDED,
+            reason=ended.why,
+            instance_id=receipt.instance_id,
+            instance_name=instance_name,
+            entity_id=ended.lease_id,
+        )
+
+
+def alert_entry(alert: Alert) -> Entry:
+    """What people were told."""
+    return Entry(
+        cause=Cause(topic=topics.ALERTS, key=alert.id, id=alert.id),
+        at=alert.at,
+        action=AuditAction.ALERT_RAISED,
+        decision=alert.severity,
+        reason=alert.kind,
+        entity_id=alert.concerns[0] if alert.concerns else "",
+        detail=alert.summary,
+    )

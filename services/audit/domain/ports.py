@@ -1,0 +1,90 @@
+"""What the audit service needs from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.audit.domain.entries import Entry
+from services.audit.domain.leases import LeaseFact, Opened
+from services.audit.domain.streams import Head
+from shared.events.audit import AuditRecord
+
+LOG = "log/main"
+"""The one log of this installation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordQuery:
+    """Which records are asked for; None is no limit. Oldest first, those with a number above `after`."""
+
+    reference: str | None = None
+    subject: str | None = None
+    instance: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: int = 0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseQuery:
+    """Which leases are asked for.
+
+    `given_by`: only those whose value was given by then for certain, or must be presumed to have been. `open_at`: only
+    those that somebody may hold at that time. `since`, `until`: when they were opened.
+    """
+
+    reference: str | None = None
+    instance: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    given_by: datetime | None = None
+    open_at: datetime | None = None
+    after: str = ""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """One lease, and how it ended if it has."""
+
+    opened: Opened
+    ended_at: datetime | None
+    why: str
+
+
+class Journal(Protocol):
+    """The log and what follows from it, inside one transaction: all of it becomes durable together, or nothing."""
+
+    async def write(self, entries: Sequence[Entry]) -> int:
+        """Number and record those whose cause is not on record yet; how many those were."""
+        ...
+
+    async def heads(self, streams: Collection[str]) -> Mapping[str, Head]:
+        """The newest record seen of each of these streams, locked until the transaction ends."""
+        ...
+
+    async def keep_heads(self, heads: Mapping[str, Head]) -> None:
+        """Remember how far streams were seen."""
+        ...
+
+    async def apply(self, facts: Iterable[LeaseFact]) -> None:
+        """Open and end leases. In any order and any number of times the result is the same."""
+        ...
+
+    async def records(self, query: RecordQuery) -> list[AuditRecord]:
+        """The records that were asked for."""
+        ...
+
+    async def leases(self, query: LeaseQuery) -> list[LeaseView]:
+        """The leases that were asked for."""
+        ...
+
+
+Transaction = Callable[[], AbstractAsyncContextManager[Journal]]
+Clock = Callable[[], datetime]

@@ -1,0 +1,217 @@
+"""All SQL of the audit service. Nothing here commits: `transactions` does, at the end of each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.audit.domain.entries import Entry
+from services.audit.domain.leases import PRESUMED_AFTER, Ended, LeaseFact, Opened
+from services.audit.domain.ports import LOG, LeaseQuery, LeaseView, RecordQuery, Transaction
+from services.audit.domain.streams import Head
+from services.audit.tables import counter, endings, leases, mentions, records, streams
+from shared.database import Sessions
+from shared.events.audit import AuditRecord
+from shared.outbox.commits import CommitLog
+
+_LEASE_COLUMNS: Final = list(leases.c)
+
+
+def transactions(sessions: Sessions, commits: CommitLog) -> Transaction:
+    """Transactions on the audit service's schema."""
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[PgJournal]:
+        async with sessions.begin() as session:
+            yield PgJournal(session, commits)
+
+    return begin
+
+
+class PgJournal:
+    """The port `Journal` on PostgreSQL, inside one transaction."""
+
+    def __init__(self, session: AsyncSession, commits: CommitLog) -> None:
+        self._session = session
+        self._commits = commits
+
+    async def write(self, entries: Sequence[Entry]) -> int:
+        """Number and record what is new.
+
+        The counter's row is locked before looking for causes that are on record: two replicas that were given the
+        same event number it once.
+        """
+        if not entries:
+            return 0
+        last = (await self._session.execute(select(counter.c.n).with_for_update())).scalar_one()
+        new = await self._new(entries)
+        if not new:
+            return 0
+        numbered = [(entry, entry.numbered(LOG, n)) for n, entry in enumerate(new, last + 1)]
+        await self._session.execute(insert(records), [_record_row(entry, record) for entry, record in numbered])
+        rows = [row for _, record in numbered for row in _mention_rows(record)]
+        if rows:
+            await self._session.execute(insert(mentions), rows)
+        await self._session.execute(update(counter).values(n=last + len(new)))
+        await self._publish([record for _, record in numbered])
+        return len(new)
+
+    async def _new(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those whose cause is not on record, each once, in their order."""
+        wanted = {(entry.cause.topic, entry.cause.key): entry for entry in reversed(entries)}
+        cause = tuple_(records.c.cause_topic, records.c.cause_key)
+        known = await self._session.execute(
+            select(records.c.cause_topic, records.c.cause_key).where(cause.in_(list(wanted)))
+        )
+        for row in known:
+            wanted.pop((row.cause_topic, row.cause_key), None)
+        return list(reversed(wanted.values()))
+
+    async def _publish(self, numbered: Sequence[AuditRecord]) -> None:
+        commit = await self._commits.begin(self._session)
+        for record in numbered:
+            commit.event(record, key=LOG, event_id=f"{LOG}/{record.n}")
+        await commit.flush()
+
+    async def heads(self, streams_wanted: Collection[str]) -> Mapping[str, Head]:
+        """The newest record seen of each of these streams, locked until the transaction ends."""
+        query = select(streams.c.stream, streams.c.n, streams.c.hash).where(streams.c.stream.in_(streams_wanted))
+        rows = await self._session.execute(query.order_by(streams.c.stream).with_for_update())
+        return {row.stream: Head(row.n, row.hash) for row in rows}
+
+    async def keep_heads(self, heads: Mapping[str, Head]) -> None:
+        """Remember how far streams were seen."""
+        if not heads:
+            return
+        statement = insert(streams)
+        newer = {"n": statement.excluded.n, "hash": statement.excluded.hash}
+        statement = statement.on_conflict_do_update(
+            index_elements=[streams.c.stream], set_=newer, where=streams.c.n < statement.excluded.n
+        )
+        rows = [{"stream": stream, "n": head.n, "hash": head.hash} for stream, head in sorted(heads.items())]
+        await self._session.execute(statement, rows)
+
+    async def apply(self, facts: Iterable[LeaseFact]) -> None:
+        """Open and end leases. A release is never taken back by an authorisation that is delivered again."""
+        opened: dict[str, Opened] = {}
+        ended: dict[tuple[str, str], Ended] = {}
+        for fact in facts:
+            match fact:
+                case Opened() if fact.released or fact.lease_id not in opened:
+                    opened[fact.lease_id] = fact
+                case Ended():
+                    ended[fact.lease_id, fact.instance_id or ""] = fact
+                case _:
+                    pass
+        await self._open([opened[lease_id] for lease_id in sorted(opened)])
+        await self._end([ended[key] for key in sorted(ended)])
+
+    async def _open(self, opened: Sequence[Opened]) -> None:
+        if not opened:
+            return
+        statement = insert(leases)
+        confirmed = {"version": statement.excluded.version, "released": statement.excluded.released}
+        statement = statement.on_conflict_do_update(
+            index_elements=[leases.c.lease_id], set_=confirmed, where=statement.excluded.released
+        )
+        await self._session.execute(statement, [asdict(one) for one in opened])
+
+    async def _end(self, ended: Sequence[Ended]) -> None:
+        if not ended:
+            return
+        rows = [
+            {"lease_id": one.lease_id, "instance_id": one.instance_id or "", "at": one.at, "why": one.why}
+            for one in ended
+        ]
+        await self._session.execute(insert(endings).on_conflict_do_nothing(), rows)
+
+    async def records(self, query: RecordQuery) -> list[AuditRecord]:
+        """The records that were asked for, oldest first."""
+        statement = select(records.c.payload).where(*_record_conditions(query)).order_by(records.c.n).limit(query.limit)
+        rows = await self._session.execute(statement)
+        return [AuditRecord.model_validate_json(row.payload) for row in rows]
+
+    async def leases(self, query: LeaseQuery) -> list[LeaseView]:
+        """The leases that were asked for, by id. Only the instance that a lease is for, or the resolver, ends it."""
+        ours = or_(endings.c.instance_id == leases.c.instance_id, endings.c.instance_id == "")
+        end = (
+            select(func.min(endings.c.at).label("at"), func.min(endings.c.why).label("why"))
+            .where(endings.c.lease_id == leases.c.lease_id, ours)
+            .lateral("ended")
+        )
+        statement = (
+            select(*_LEASE_COLUMNS, end.c.at, end.c.why)
+            .where(leases.c.lease_id > query.after, *_lease_conditions(query, end.c.at))
+            .order_by(leases.c.lease_id)
+            .limit(query.limit)
+        )
+        rows = (await self._session.execute(statement)).mappings()
+        return [_lease_view(dict(row)) for row in rows]
+
+
+def _record_row(entry: Entry, record: AuditRecord) -> dict[str, Any]:
+    return {
+        "n": record.n,
+        "cause_topic": entry.cause.topic,
+        "cause_key": entry.cause.key,
+        "at": entry.at,
+        "action": entry.action,
+        "actor": entry.actor,
+        "instance_id": entry.instance_id,
+        "instance_name": entry.instance_name,
+        "payload": record.to_json(),
+    }
+
+
+def _mention_rows(record: AuditRecord) -> Iterable[dict[str, Any]]:
+    for position, reference in enumerate(record.references):
+        yield {
+            "n": record.n,
+            "position": position,
+            "reference_id": reference.id,
+            "reference_name": reference.name,
+        }
+
+
+def _record_conditions(query: RecordQuery) -> Iterable[ColumnElement[bool]]:
+    yield records.c.n > query.after
+    if query.reference is not None:
+        named = or_(mentions.c.reference_id == query.reference, mentions.c.reference_name == query.reference)
+        yield exists().where(mentions.c.n == records.c.n, named)
+    if query.subject is not None:
+        yield records.c.actor == query.subject
+    if query.instance is not None:
+        yield or_(records.c.instance_id == query.instance, records.c.instance_name == query.instance)
+    if query.action is not None:
+        yield records.c.action == query.action
+    if query.since is not None:
+        yield records.c.at >= query.since
+    if query.until is not None:
+        yield records.c.at < query.until
+
+
+def _lease_conditions(query: LeaseQuery, ended_at: ColumnElement[Any]) -> Iterable[ColumnElement[bool]]:
+    if query.reference is not None:
+        yield or_(leases.c.reference_id == query.reference, leases.c.reference_name == query.reference)
+    if query.instance is not None:
+        yield or_(leases.c.instance_id == query.instance, leases.c.instance_name == query.instance)
+    if query.since is not None:
+        yield leases.c.opened_at >= query.since
+    if query.until is not None:
+        yield leases.c.opened_at < query.until
+    if query.given_by is not None:
+        yield or_(leases.c.released, leases.c.opened_at < query.given_by - PRESUMED_AFTER)
+    if query.open_at is not None:
+        yield and_(leases.c.opened_at <= query.open_at, leases.c.expires_at > query.open_at)
+        yield or_(ended_at.is_(None), ended_at > query.open_at)
+
+
+def _lease_view(row: dict[str, Any]) -> LeaseView:
+    ended_at, why = row.pop("at"), row.pop("why")
+    return LeaseView(opened=Opened(**row), ended_at=ended_at, why=why or "")
