@@ -22,7 +22,7 @@ def a_source(name: str = "main") -> SourceRecord:
     return SourceRecord(id=f"source/{name}", seq=1, revision=1, name=name, place=KvSource(origin="http://vault:8200"))
 
 
-@dataclass(slots=True)
+@dataclass
 class FakeBooks:
     """What is known, and everything that was said."""
 

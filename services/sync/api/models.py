@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from services.sync.domain.ports import CoverageView, ReferenceView, Run
 from shared.events.catalog import KvSource, SourceRecord
 
 Item = TypeVar("Item")
+
+
+def storable(text: str) -> str:
+    """Text that a database keeps; `ValueError` for what is none."""
+    if any(unicodedata.category(one) in {"Cc", "Cs"} for one in text):
+        raise ValueError("control characters and lone surrogates are not text")
+    return text
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(storable)]
+"""A name or an id that somebody typed."""
 
 _CLOSED = ConfigDict(frozen=True, extra="forbid")
 _ShortText = Annotated[str, StringConstraints(max_length=2000)]
@@ -114,7 +126,7 @@ class SyncBody(BaseModel):
 
     model_config = _CLOSED
 
-    source: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    source: Text | None = None
 
 
 class SyncPart(BaseModel):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Query
+from pydantic import AfterValidator
 
 from services.sync.api.models import (
     ConnectedSource,
@@ -22,6 +23,8 @@ from services.sync.api.models import (
     SourceItem,
     SyncBody,
     SyncItem,
+    Text,
+    storable,
 )
 from services.sync.domain.commits import Edit
 from services.sync.domain.naming import check_name, check_text
@@ -36,7 +39,7 @@ _log = structlog.get_logger()
 
 LONGEST_WAIT_S: Final = 30.0
 Limit = Annotated[int, Query(ge=1, le=500)]
-After = Annotated[str, Query(max_length=256)]
+After = Annotated[str, Query(max_length=256), AfterValidator(storable)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def _add_sources(router: APIRouter, desk: Desk, guard: AdminGuard) -> None:
         return ConnectedSource(**(SourceItem.of(connected.record).model_dump() | _receipt(connected.receipt)))
 
     @router.delete("/sources/{source_id:path}")
-    async def disconnect_source(source_id: str, who: Annotated[Administrator, Depends(admin)]) -> ReceiptBody:
+    async def disconnect_source(source_id: Text, who: Annotated[Administrator, Depends(admin)]) -> ReceiptBody:
         """Forget a source: all of its references become unusable, in one commit."""
         receipt = await desk.connections.disconnect(source_id)
         _log.info("source-disconnected", source=receipt.entity_id, by=who.subject.subject, idp=who.subject.idp_id)
@@ -99,9 +102,9 @@ def _add_references(router: APIRouter, desk: Desk, guard: AdminGuard) -> None:
     async def list_references(
         limit: Limit = 100,
         after: After = "",
-        source: After | None = None,
+        source: Text | None = None,
         state: ReferenceState | None = None,
-        name: After | None = None,
+        name: Text | None = None,
     ) -> Page[ReferenceItem]:
         """References of all sources, by name. `name` is part of a name, whatever its case."""
         wanted = Wanted(source=source, state=state, name=name)
@@ -112,13 +115,13 @@ def _add_references(router: APIRouter, desk: Desk, guard: AdminGuard) -> None:
         )
 
     @router.get("/references/{reference_id:path}", dependencies=[reader])
-    async def show_reference(reference_id: str) -> ReferenceItem:
+    async def show_reference(reference_id: Text) -> ReferenceItem:
         """One reference."""
         return ReferenceItem.of(await _view(desk, reference_id))
 
     @router.put("/references/{reference_id:path}")
     async def edit_reference(
-        reference_id: str, body: ReferenceBody, who: Annotated[Administrator, Depends(admin)]
+        reference_id: Text, body: ReferenceBody, who: Annotated[Administrator, Depends(admin)]
     ) -> EditedReference:
         """Rename a reference, or say who owns it and what it is for."""
         edit = Edit(**body.model_dump())
@@ -142,7 +145,7 @@ def _add_syncs(router: APIRouter, desk: Desk, guard: AdminGuard) -> None:
         return SyncItem.of(await desk.runs.ask(names, asked_by=who.subject.subject))
 
     @router.get("/syncs/{run_id:path}", dependencies=[reader])
-    async def show_sync(run_id: str, wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0) -> SyncItem:
+    async def show_sync(run_id: Text, wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0) -> SyncItem:
         """How far a sync is: at once, or when it has ended, or after `wait_s` seconds."""
         run = await desk.runs.wait(run_id, within_s=wait_s)
         if run is None:

@@ -86,7 +86,7 @@ class Sight:
 
     reachable: bool
     why: str = ""
-    """Why it is not reachable, safe to show."""
+    """What is wrong with it, safe to show; empty when nothing is."""
     seen: int = 0
     took_s: float = 0.0
     denied_folders: int = 0

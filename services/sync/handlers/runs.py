@@ -98,7 +98,7 @@ class RunDesk:
             async with asyncio.TaskGroup() as surveys:
                 for name in parts:
                     surveys.create_task(self._survey(name, parts))
-        except* Unavailable as errors:
+        except* KeyfobError as errors:
             raise errors.exceptions[0] from None
         finally:
             noting.cancel()
@@ -117,6 +117,9 @@ class RunDesk:
         async with self._means.surveys, self._means.books.surveying(keeper.source.record.id, wait=True):
             match await self._means.surveyor.survey(keeper.source, Detection.MANUAL, progress=progress):
                 case Unreached(why):
+                    parts[name] = replace(parts[name], state="failed", why=why)
+                case Surveyed(refused=refused) if refused:
+                    why = f"{refused} paths have references in the database that sync did not write"
                     parts[name] = replace(parts[name], state="failed", why=why)
                 case Surveyed(seen, changed):
                     parts[name] = replace(parts[name], state="done", seen=seen, changed=changed)

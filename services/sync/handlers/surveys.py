@@ -20,6 +20,7 @@ from services.sync.domain.observations import Found, Observation, Unreached
 from services.sync.domain.ports import Books, Sight
 from services.sync.handlers.looks import Looked, Looker, Source
 from services.sync.sources.port import FolderDenied, Listed
+from shared.errors import KeyfobError, SignatureInvalid
 from shared.events.changes import Detection
 from shared.telemetry import span
 
@@ -38,6 +39,8 @@ class Surveyed:
 
     seen: int
     changed: int
+    refused: int = 0
+    """Paths whose rows in the database somebody else wrote: nothing is said about them until that is mended."""
 
 
 @dataclass(slots=True)
@@ -50,6 +53,7 @@ class _Tally:
     changed: int = 0
     older: int = 0
     denied_folders: int = 0
+    refused: int = 0
     keys_visible: bool | None = None
     listed: set[str] = field(default_factory=set)
     unreached: Unreached | None = None
@@ -91,7 +95,7 @@ class Surveyor:
         if tally.unreached is not None:
             _log.warning("source-not-reached", source=source.record.name, why=tally.unreached.why)
             return tally.unreached
-        return Surveyed(tally.seen, tally.changed)
+        return Surveyed(tally.seen, tally.changed, tally.refused)
 
     async def _paths(self, source: Source, known: dict[str, tuple[Known, ...]], tally: _Tally) -> AsyncIterator[Listed]:
         """Everything that is to be compared: what is listed, then what is known and was not listed."""
@@ -125,13 +129,17 @@ class Surveyor:
                 if tally.unreached is None:
                     await self._compare(source, entry, known.get(entry.path, ()), tally, detected_by)
 
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(_WORKERS):
-                workers.create_task(work())
-            async for entry in paths:
-                await waiting.put(entry)
-            for _ in range(_WORKERS):
-                await waiting.put(None)
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(_WORKERS):
+                    workers.create_task(work())
+                async for entry in paths:
+                    await waiting.put(entry)
+                for _ in range(_WORKERS):
+                    await waiting.put(None)
+        except* KeyfobError as errors:
+            # Of several, the first says what is wrong.
+            raise errors.exceptions[0] from None
 
     async def _compare(
         self, source: Source, entry: Listed, known: tuple[Known, ...], tally: _Tally, detected_by: Detection
@@ -149,18 +157,31 @@ class Surveyor:
         if not keyless and not detect(known, seen, accept_older=True):
             tally.saw()
             return
-        match await self.looker.look(source, entry.path, detected_by):
+        try:
+            outcome = await self.looker.look(source, entry.path, detected_by)
+        except SignatureInvalid as error:
+            # One row that somebody else wrote must not keep the others from being seen.
+            _log.critical("reference-not-ours", source=source.record.name, reason=error.detail)
+            tally.refused += 1
+            return
+        match outcome:
             case Looked(changes=changes, older=older, keys_visible=visible):
                 tally.keys_visible = tally.keys_visible if visible is None else visible
                 tally.saw(changes, older=older)
-            case Unreached() as unreached:
-                tally.unreached = tally.unreached or unreached
+            case Unreached():
+                tally.unreached = tally.unreached or outcome
+
+
+def _why(tally: _Tally) -> str:
+    if tally.unreached is not None:
+        return tally.unreached.why
+    return f"{tally.refused} paths have references in the database that sync did not write" if tally.refused else ""
 
 
 def _sight(tally: _Tally, *, took_s: float) -> Sight:
     return Sight(
         reachable=tally.unreached is None,
-        why="" if tally.unreached is None else tally.unreached.why,
+        why=_why(tally),
         seen=tally.seen,
         took_s=took_s,
         denied_folders=tally.denied_folders,

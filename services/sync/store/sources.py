@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.sync.domain.ports import Sight
 from services.sync.store.signatures import Seal, Signed
 from services.sync.store.tables import coverage, sources
+from shared.errors import SignatureInvalid
 from shared.events.catalog import SourceRecord
 from shared.events.changes import Detection
+
+_log = structlog.get_logger()
 
 _SIGNED: Final = (sources.c.id, sources.c.payload, sources.c.signature)
 _FOUND_BY: Final = {
@@ -33,9 +37,15 @@ class SourceStore:
     seal: Seal
 
     async def all(self) -> tuple[SourceRecord, ...]:
-        """All living sources by name, verified."""
+        """All living sources by name. One that does not verify is none, and keeps no other from working."""
         query = select(*_SIGNED).where(~sources.c.deleted).order_by(sources.c.name)
-        return tuple([self._opened(row) for row in (await self.session.execute(query)).mappings()])
+        found = []
+        for row in (await self.session.execute(query)).mappings():
+            try:
+                found.append(self._opened(row))
+            except SignatureInvalid:
+                _log.critical("source-not-ours", source=row["id"])
+        return tuple(found)
 
     async def hold(self, source_id: str) -> bool:
         """Whether a source lives, and will until this transaction ends."""
@@ -90,8 +100,9 @@ class SourceStore:
                 coverage.c.seen: sight.seen,
                 coverage.c.denied_folders: sight.denied_folders,
                 coverage.c.older: sight.older,
-                coverage.c.keys_visible: sight.keys_visible,
             }
+        if sight.keys_visible is not None:
+            values[coverage.c.keys_visible] = sight.keys_visible
         await self.session.execute(update(coverage).where(coverage.c.source_id == source_id).values(values))
 
     async def note_feed(self, source_id: str, *, messages: int) -> None:

@@ -79,6 +79,37 @@ class SyncUnderTest:
         assert answer.status_code == expect if expect else answer.is_success, (answer.status_code, answer.text)
         return answer.json()
 
+    async def status(self, method: str, path: str, body: Any = None, *, groups: tuple[str, ...]) -> int:
+        """The status of an answer to somebody of these groups."""
+        headers = {"authorization": f"Bearer {self.issuer.token('bob', list(groups))}"}
+        return (await self.http.request(method, path, json=body, headers=headers)).status_code
+
+    def admin_token(self) -> str:
+        return self.issuer.token("ada", ["keyfob-admins"])
+
+    def credential(self, name: str) -> str:
+        return (self.settings.sync.credentials_dir / f"{name}.json").read_text()
+
+    def write_credential(self, name: str, *, origin: str, token: str | None = None) -> None:
+        """Let sync have a credential for a source; its own token without another."""
+        document = json.dumps({"origin": origin, "token": token or self.token})
+        write_secret(self.settings.sync.credentials_dir / f"{name}.json", document)
+
+    async def connect(self, name: str, *, prefix: str) -> dict[str, Any]:
+        """Connect one more source to the same vault, without a feed of its own."""
+        self.write_credential(name, origin=self.vault.url)
+        place = {"origin": self.vault.url, "prefix": prefix}
+        return dict(await self.call("POST", "/v1/sources", {"name": name, "place": place}))
+
+    async def count(self, source: str, number: int) -> bool:
+        """Whether a source has so many references."""
+        return len((await self.call("GET", f"/v1/references?source={source}"))["items"]) == number
+
+    async def version(self, source: str, version: str) -> bool:
+        """Whether all references of a source have that version."""
+        items = (await self.call("GET", f"/v1/references?source={source}"))["items"]
+        return {item["version"] for item in items} == {version}
+
     async def reference(self, path: str) -> dict[str, Any] | None:
         """The reference at a path, as the API shows it."""
         for item in (await self.call("GET", f"/v1/references?name={path}"))["items"]:

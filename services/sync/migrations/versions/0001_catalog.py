@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.outbox.tables import create_outbox, drop_outbox
+from shared.outbox.tables import create_statements, outbox_tables
 
 revision = "0001"
 down_revision = None
@@ -25,7 +25,8 @@ def _time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
 
 def upgrade() -> None:
     schema = context.config.attributes["schema"]
-    create_outbox(op, schema)
+    for statement in create_statements(schema):
+        op.execute(statement)
     _sources(schema)
     _references(schema)
     _coverage(schema)
@@ -133,4 +134,5 @@ def downgrade() -> None:
     schema = context.config.attributes["schema"]
     for table in ("sync_runs", "coverage", "known_references", "sources"):
         op.drop_table(table, schema=schema)
-    drop_outbox(op, schema)
+    for table in reversed(outbox_tables(sa.MetaData(), schema).all()):
+        op.drop_table(table.name, schema=schema)
