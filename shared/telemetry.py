@@ -40,10 +40,11 @@ from shared.errors import KeyfobError
 HIDDEN = "[hidden]"
 FRAMES_KEPT = 12
 _SENSITIVE = re.compile(
-    r"(^|[_\-.])(value|values|token|password|passwd|secret|secrets|authorization|credential|credentials|cookie|dsn"
+    r"(^|[_\-.])(value|values|tokens?|password|passwd|secret|secrets|authorization|credential|credentials|cookie|dsn"
     r"|private[_\-]?key|api[_\-]?key)$",
     re.IGNORECASE,
 )
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -172,6 +173,8 @@ def _masked(item: Any) -> Any:
             return HIDDEN
         case dict():
             return {str(key): HIDDEN if _SENSITIVE.search(str(key)) else _masked(inner) for key, inner in item.items()}
+        case str():
+            return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", item)
         case list() | tuple() | set() | frozenset():
             return [_masked(inner) for inner in item]
         case _:

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from shared.bus.cloudevents import Message
-from shared.bus.pacing import PacedConsumer
+from shared.bus.consumer import MendingConsumer
 from shared.errors import KeyfobError, Unavailable, cut
 from shared.topics import Topic
 
@@ -89,7 +89,7 @@ class KafkaSettings(BaseModel):
 
     def consumer(self, *topics: str, **more: Any) -> AIOKafkaConsumer:
         """A consumer of committed messages that never commits by itself, not started."""
-        return PacedConsumer(*topics, **(self.client() | CONSUMER_DEFAULTS | more))
+        return MendingConsumer(*topics, **(self.client() | CONSUMER_DEFAULTS | more))
 
 
 CONSUMER_DEFAULTS: dict[str, Any] = {

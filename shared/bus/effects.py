@@ -32,8 +32,8 @@ from opentelemetry.trace import SpanKind
 
 from shared.bus.cloudevents import Message, Unreadable, decode, received
 from shared.bus.connection import CONSUMER_DEFAULTS, KafkaSettings
+from shared.bus.consumer import MendingConsumer
 from shared.bus.outages import is_outage
-from shared.bus.pacing import PacedConsumer
 from shared.errors import cut
 from shared.events.contract import Contract
 from shared.telemetry import span
@@ -78,12 +78,12 @@ class Patience:
 
 
 class EffectsBroker(KafkaBroker):
-    """FastStream's broker, consuming with our paced consumer."""
+    """FastStream's broker, consuming with a consumer that bears with the embedded broker."""
 
     async def _connect(self) -> Callable[..., Any]:
         original: Any = await super()._connect()
-        self.config.broker_config.builder = paced = partial(PacedConsumer, **original.keywords)
-        return paced
+        self.config.broker_config.builder = mending = partial(MendingConsumer, **original.keywords)
+        return mending
 
 
 def effects_broker(kafka: KafkaSettings) -> KafkaBroker:
@@ -289,8 +289,11 @@ class Consumption:
         offsets: dict[TopicPartition, int] = {}
         for message in messages:
             offsets[TopicPartition(message.topic, message.partition)] = message.offset + 1
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            return
         try:
-            await self._subscriber.consumer.commit(offsets)
+            await consumer.commit(offsets)
         except KafkaError as error:
             log.warning("position-not-kept", topic=self.topic, group=self.group, error=cut(error))
 

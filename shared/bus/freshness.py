@@ -37,6 +37,7 @@ class Freshness:
         self._bound_s = bound_s
         self._open: deque[tuple[float, int]] = deque()
         self._proven_at: float | None = None
+        self._run_of_topic = 0
 
     async def run(self, *, every_s: float = EVERY_S) -> None:
         """Ask for ever; cancel to stop. A question without an answer is dropped after `ANSWER_WITHIN_S`."""
@@ -47,14 +48,15 @@ class Freshness:
 
     async def ask(self) -> None:
         """One question. Failing to get an answer is not an error here: freshness just runs out."""
-        asked_at = self._clock()
+        asked_at, asked_of = self._clock(), self._run_of_topic
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 end = await self._ask_end()
         except Exception:  # noqa: BLE001 - whatever went wrong, nothing was proved
             return
-        self._open.append((asked_at, end))
-        self._settle()
+        if asked_of == self._run_of_topic:
+            self._open.append((asked_at, end))
+            self._settle()
 
     def is_fresh(self, now: float | None = None) -> bool:
         """True when the position passed an end that was asked for within the bound. Never waits."""
@@ -72,6 +74,7 @@ class Freshness:
         """Forget everything: what was proved belonged to another run of the topic."""
         self._open.clear()
         self._proven_at = None
+        self._run_of_topic += 1
 
     def _settle(self) -> None:
         position = self._position()

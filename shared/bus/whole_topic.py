@@ -116,6 +116,8 @@ class WholeTopicReader:
 
         Raises `OrderLost`. Cancel it to give up; `trouble` says what is in the way.
         """
+        if self._broken is not None:
+            raise self._broken
         while self._consumer is None:
             consumer: AIOKafkaConsumer = self._new_consumer()
             try:
