@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from services.resolver.api import ResolveRoute, declare
 from services.resolver.callers import Instances, Subjects
 from services.resolver.case import Call
+from services.resolver.decisions import Decisions
 from services.resolver.reads import Reads
 from services.resolver.receipts import Receipts
 from services.resolver.records import AccessRecorder
@@ -119,11 +120,11 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
         kv2 = Kv2Reader(egress, Credentials(own.credentials_dir, common.mode), common.mode)
         resolver = Resolver(
             knowledge=bus.knowledge,
-            trust=trust,
+            decisions=Decisions(trust),
             instances=Instances(trust),
             subjects=Subjects(TokenVerifier(fetch_jwks=fetch, remember=own.memory_tokens), trust),
             log=bus.recorder,
-            reads=Reads({"kv2": kv2}, deadline_s=own.read_deadline_s),
+            reads=Reads({"kv2": kv2}),
             signing_key=signing_key,
             floor_wait_s=own.floor_wait_s,
             lease_ttl_s=own.lease_ttl_s,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from services.resolver.answers import Lease
 from services.resolver.domain.decision import Item, Plan
 from services.resolver.domain.snapshot import Floor, Snapshot
 from services.resolver.domain.versions import superseded
-from services.resolver.records import Entry
+from services.resolver.entries import Entry, RecordedItem
 from services.resolver.sources.port import ReadValue
 from shared.delivery import Request, VerifiedAssertion
 from shared.delivery.messages import ResolveRequest
 from shared.errors import KeyfobError
-from shared.events.access import AccessSubject, Phase
+from shared.events.access import Phase
 from shared.identity import Subject
 
 
@@ -86,19 +87,19 @@ class Case:
 
     def entry(self, phase: Phase, reason: str = "") -> Entry:
         """The record of this case in `phase`."""
-        plan, floor = self.plan, self.snapshot.floor
-        versions: Sequence[str | None] = [value.version for value in self.values] or [None] * len(self.leases)
+        plan, subject, floor = self.plan, self.subject, self.snapshot.floor
         return Entry(
             phase=phase,
             resolution_id=self.id,
             instance_id=self.assertion.instance_id if self.assertion else None,
             instance_name=self._instance_name(),
-            subject=self._subject(),
+            subject=(subject.idp_id, subject.subject) if subject else None,
+            groups=(plan.group,) if plan else (),
             server_id=plan.server.id if plan else None,
             server_name=self.wish.server,
             profile_id=plan.profile.id if plan else None,
             context=plan.profile.name if plan else self.wish.context or "",
-            items=tuple(lease.recorded(version) for lease, version in zip(self.leases, versions, strict=True)),
+            items=tuple(self._items()),
             reason=reason,
             policy_seq=floor.policy,
             catalog_seq=floor.catalog,
@@ -106,14 +107,12 @@ class Case:
             traceparent=self.call.traceparent,
         )
 
-    def _instance_name(self) -> str:
-        if self.assertion is None:
-            return ""
-        instance = self.snapshot.policy.instance(self.assertion.instance_id)
-        return instance.name if instance else ""
+    def _items(self) -> Iterator[RecordedItem]:
+        for lease, value in zip_longest(self.leases, self.values):
+            yield lease.recorded(None if value is None else value.version)
 
-    def _subject(self) -> AccessSubject | None:
-        if self.subject is None:
-            return None
-        groups = (self.plan.group,) if self.plan else ()
-        return AccessSubject(idp_id=self.subject.idp_id, subject=self.subject.subject, groups=groups)
+    def _instance_name(self) -> str:
+        if self.plan is not None:
+            return self.plan.instance.name
+        instance = self.snapshot.policy.instance(self.assertion.instance_id) if self.assertion else None
+        return instance.name if instance else ""

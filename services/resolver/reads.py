@@ -43,10 +43,9 @@ class _Flight:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """Values by provider; `deadline_s` bounds one read in seconds."""
+    """Values by provider. How long a read may take is bounded by its reader."""
 
     readers: Mapping[str, ValueReader]
-    deadline_s: float
     _flights: dict[Place, _Flight] = field(default_factory=dict)
 
     async def read(self, item: Item, *, since: Floor) -> ReadValue:
@@ -77,11 +76,7 @@ class Reads:
         reader = self.readers.get(item.source.place.provider)
         if reader is None:
             raise AnswerUnusable
-        try:
-            async with asyncio.timeout(self.deadline_s):
-                return await reader.read(item.source, item.reference)
-        except TimeoutError:
-            raise SourceUnreachable from None
+        return await reader.read(item.source, item.reference)
 
 
 def _place(item: Item) -> Place:

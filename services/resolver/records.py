@@ -26,11 +26,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
+from services.resolver.entries import Entry, Headers
 from shared import topics
-from shared.bus.cloudevents import Message, encode
 from shared.bus.connection import connect, disconnect
 from shared.errors import RecordFailed, cut
-from shared.events.access import FIRST_PREV, AccessItem, AccessRecord, AccessSubject, Phase
+from shared.events.access import FIRST_PREV
 
 _log = structlog.get_logger(__name__)
 
@@ -38,27 +38,11 @@ MOST_WAITING: Final = 20_000
 """Records that may wait for a broker that is away, some 2 KB each; beyond it callers are refused at once."""
 MOST_IN_BATCH: Final = 500
 FLUSH_WITHIN_S: Final = 2.0
+OUTCOME_PAUSE_S: Final = 0.02
+"""Nobody waits for an outcome: it goes with the next authorisation, or alone after this long.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What one record says, before it has its place in a stream."""
-
-    phase: Phase
-    resolution_id: str
-    instance_id: str | None = None
-    instance_name: str = ""
-    subject: AccessSubject | None = None
-    server_id: str | None = None
-    server_name: str = ""
-    profile_id: str | None = None
-    context: str = ""
-    items: tuple[AccessItem, ...] = ()
-    reason: str = ""
-    policy_seq: int = 0
-    catalog_seq: int = 0
-    trace_id: str = ""
-    traceparent: str | None = None
+A request to the broker costs more than all else in a resolve, and the next authorisation would wait behind it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +92,13 @@ class _Stream:
     n: int = 0
     prev: str = FIRST_PREV
 
-    def next(self, draft: Draft) -> tuple[Message, Position]:
-        """The draft's message and position at the head of the chain, which moves on."""
-        message = _message(draft, stream=self.id, n=self.n, prev=self.prev)
-        position = Position(self.id, self.n, hashlib.sha256(message.value).hexdigest())
+    def next(self, draft: Draft) -> tuple[bytes, Headers, Position]:
+        """The draft's payload, headers and position at the head of the chain, which moves on."""
+        record_id = f"{self.id}/{self.n}"
+        payload = draft.entry.payload(stream=self.id, n=self.n, prev=self.prev, at=draft.at)
+        position = Position(self.id, self.n, hashlib.sha256(payload).hexdigest())
         self.n, self.prev = self.n + 1, position.hash
-        draft.numbered = True
-        return message, position
+        return payload, draft.entry.headers(record_id=record_id, at=draft.at), position
 
 
 class AccessRecorder:
@@ -131,6 +115,7 @@ class AccessRecorder:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._later: asyncio.TimerHandle | None = None
         self._trouble: str | None = "not connected yet"
 
     @property
@@ -146,11 +131,20 @@ class AccessRecorder:
             draft.done.exception()
             return draft
         self._waiting.append(draft)
-        self._wake.set()
+        if not kept:
+            self._wake.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(OUTCOME_PAUSE_S, self._wake_now)
         return draft
+
+    def _wake_now(self) -> None:
+        self._later = None
+        self._wake.set()
 
     async def durable(self, draft: Draft) -> Position:
         """See `AccessLog`."""
+        if draft.done.done():
+            return draft.done.result()
         try:
             async with asyncio.timeout_at(draft.born + self._deadline_s):
                 return await draft.done
@@ -176,6 +170,7 @@ class AccessRecorder:
         try:
             async with asyncio.timeout(FLUSH_WITHIN_S):
                 while self._waiting or self._under_way:
+                    self._wake.set()
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -230,11 +225,12 @@ class AccessRecorder:
             if draft.done.done() and not draft.kept:
                 continue
             before = stream.n, stream.prev
-            message, position = stream.next(draft)
-            if batch.append(timestamp=None, key=key, value=message.value, headers=list(message.headers)) is None:
+            payload, headers, position = stream.next(draft)
+            if batch.append(timestamp=None, key=key, value=payload, headers=headers) is None:
                 stream.n, stream.prev = before
                 self._waiting.appendleft(draft)
                 break
+            draft.numbered = True
             filled.append((draft, position))
         batch.close()
         return filled
@@ -249,36 +245,3 @@ class AccessRecorder:
                 draft.done.exception()
         self._under_way = ()
         self._wake.set()
-
-
-def _message(draft: Draft, *, stream: str, n: int, prev: str) -> Message:
-    entry = draft.entry
-    record = AccessRecord(
-        id=f"{stream}/{n}",
-        stream=stream,
-        n=n,
-        prev=prev,
-        phase=entry.phase,
-        at=draft.at,
-        resolution_id=entry.resolution_id,
-        instance_id=entry.instance_id,
-        instance_name=entry.instance_name,
-        subject=entry.subject,
-        server_id=entry.server_id,
-        server_name=entry.server_name,
-        profile_id=entry.profile_id,
-        context=entry.context,
-        items=entry.items,
-        reason=entry.reason,
-        policy_seq=entry.policy_seq,
-        catalog_seq=entry.catalog_seq,
-        trace_id=entry.trace_id,
-    )
-    return encode(
-        record,
-        key=stream,
-        source="keyfob/resolver",
-        event_id=record.id,
-        traceparent=entry.traceparent,
-        time=draft.at,
-    )

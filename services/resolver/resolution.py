@@ -21,13 +21,13 @@ import structlog
 from services.resolver.answers import Release, grant_leases, renew
 from services.resolver.callers import Instances, Subjects
 from services.resolver.case import Call, Caller, Case, CaseRefused
-from services.resolver.domain.decision import Allowed, Denied, Item, Person, Plan, Wish, decide
+from services.resolver.decisions import Decisions
+from services.resolver.domain.decision import Allowed, Denied, Item, Person, Plan, Wish
 from services.resolver.domain.snapshot import Floor
 from services.resolver.reads import Reads
 from services.resolver.records import AccessLog, Draft, Position
 from services.resolver.sources.port import ReadFailed, ReadValue
 from services.resolver.state import Knowledge
-from services.resolver.trust import Trust
 from shared.crypto.signing import SigningKey
 from shared.delivery import request_hash
 from shared.delivery.messages import ResolveRequest, parse_request
@@ -45,7 +45,7 @@ class Resolver:
     """Answers resolves. Times in seconds."""
 
     knowledge: Knowledge
-    trust: Trust
+    decisions: Decisions
     instances: Instances
     subjects: Subjects
     log: AccessLog
@@ -91,19 +91,19 @@ class Resolver:
 
     def _decide(self, case: Case, caller: Caller) -> Plan:
         """The decision on the newest picture, which is proved to be current."""
-        case.snapshot = self.knowledge.snapshot()
+        snapshot = case.snapshot = self.knowledge.snapshot()
         if (stale := self.knowledge.stale()) is not None:
             raise CaseRefused(stale, NotFresh())
         now, subject = self.clock(), caller.subject
         if subject.expires_at <= now:
             raise CaseRefused("token-invalid:expired", TokenInvalid("The access token is not valid: expired."))
-        decided = decide(
-            case.snapshot,
+        decided = self.decisions.decide(
+            snapshot,
             Person(idp_id=subject.idp_id, subject=subject.subject, groups=subject.groups),
             caller.assertion.instance_id,
             Wish(server=case.wish.server, context=case.wish.context, choices=case.wish.choices),
+            token_digest=subject.token_digest,
             now=datetime.fromtimestamp(now, UTC),
-            trusts=self.trust,
         )
         match decided:
             case Denied(reason, error):

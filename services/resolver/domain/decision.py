@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Names
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -103,6 +103,14 @@ class Plan:
     profile: Profile
     group: str
     items: tuple[Item, ...]
+
+    def at(self, floor: Floor) -> Plan:
+        """The same plan, known to hold at `floor`."""
+        return self if floor == self.floor else replace(self, floor=floor)
+
+    def in_force(self, now: datetime) -> bool:
+        """Whether no grant in it has ended by `now`. On the same facts it then is a right answer still."""
+        return all(item.ends_at is None or now < item.ends_at for item in self.items)
 
     def same_grounds(self, earlier: Plan) -> bool:
         """Whether this rests on the same records as `earlier`, for the same instance keys, definition and places."""

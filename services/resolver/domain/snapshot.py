@@ -27,3 +27,7 @@ class Snapshot:
     floor: Floor = Floor(0, 0)
     policy: PolicyState = EMPTY_POLICY
     catalog: CatalogState = EMPTY_CATALOG
+
+    def same_facts(self, other: Snapshot) -> bool:
+        """Whether this holds the very same facts as `other`; a tick alone changes none. Never waits, costs nothing."""
+        return self.policy.facts is other.policy.facts and self.catalog.facts is other.catalog.facts

@@ -37,6 +37,7 @@ class CredentialFile(BaseModel):
 @dataclass(frozen=True, slots=True)
 class _Kept:
     found: CredentialFile | None
+    origin: Origin | None
     at: float
 
 
@@ -54,8 +55,9 @@ class Credentials:
         kept = self._kept.get(source_name)
         now = self.clock()
         if kept is None or now - kept.at > LOOK_AGAIN_S:
-            kept = self._kept[source_name] = _Kept(self._read(source_name), now)
-        if kept.found is None or not self._is_for(kept.found, origin):
+            found = self._read(source_name)
+            kept = self._kept[source_name] = _Kept(found, None if found is None else self._origin_of(found), now)
+        if kept.found is None or kept.origin != origin:
             raise ReadDenied
         return kept.found.token.get_secret_value()
 
@@ -68,8 +70,8 @@ class Credentials:
         except (Misconfigured, ValidationError):
             return None
 
-    def _is_for(self, credential: CredentialFile, origin: Origin) -> bool:
+    def _origin_of(self, credential: CredentialFile) -> Origin | None:
         try:
-            return Origin.parse(credential.origin, mode=self.mode) == origin
+            return Origin.parse(credential.origin, mode=self.mode)
         except BadRequest:
-            return False
+            return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -50,10 +51,7 @@ class Kv2Reader:
 
     async def read(self, source: Source, reference: Reference, *, version: str | None = None) -> ReadValue:
         """See `ValueReader`."""
-        try:
-            origin = Origin.parse(source.place.origin, mode=self.mode)
-        except BadRequest:
-            raise ReadDenied from None
+        origin = _origin(source.place.origin, self.mode)
         headers = {"X-Vault-Token": self.credentials.token(source.name, origin)}
         url = _url(origin, source.place.mount, reference.path, version)
         try:
@@ -65,6 +63,15 @@ class Kv2Reader:
         return _value(answer.body, reference.key)
 
 
+@lru_cache(maxsize=256)
+def _origin(text: str, mode: Mode) -> Origin:
+    try:
+        return Origin.parse(text, mode=mode)
+    except BadRequest:
+        raise ReadDenied from None
+
+
+@lru_cache(maxsize=4096)
 def _url(origin: Origin, mount: str, path: str, version: str | None) -> URL:
     """The address of one secret's data. A path that would leave the mount names nothing."""
     segments = [*mount.strip("/").split("/"), "data", *path.split("/")]
