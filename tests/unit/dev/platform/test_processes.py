@@ -118,7 +118,7 @@ async def test_stop_asks_first(child: Child, tmp_path: Path) -> None:
         import signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: (print("bye"), sys.exit(0)))
         print("ready", flush=True)
-        time.sleep(600)
+        while True: time.sleep(0.05)
     """
     process = child(polite)
     await until(lambda: "ready" in (tmp_path / "child.log").read_text())

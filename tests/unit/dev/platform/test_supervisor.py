@@ -29,7 +29,8 @@ class Workshop:
         file = self._directory / "journal"
         return file.read_text().split() if file.exists() else []
 
-    def child(self, name: str, code: str = "time.sleep(600)") -> Process:
+    def child(self, name: str, code: str = "while True: time.sleep(0.05)") -> Process:
+        # Short sleeps: Python would sleep through a signal that arrives just before one long sleep begins.
         script = f"""
             import os, signal, sys, time
             def note(what):
