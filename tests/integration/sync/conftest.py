@@ -24,10 +24,10 @@ from aiohttp.test_utils import TestServer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from services.dev.platform import METADATA_ONLY, OpenBao, Platform
-from services.dev.platform.broker import broker_from_env
+from services.dev.platform import METADATA_ONLY, OpenBao, Platform, plain_environment
+from services.dev.platform.broker import Broker, broker_from_env
 from services.dev.platform.issuing import DevIssuer
-from services.sync.app import Service, Settings, build
+from services.sync.app import Settings, build
 from services.sync.settings import SyncSettings
 from services.sync.store.tables import SCHEMA
 from shared import topics
@@ -60,15 +60,34 @@ class _QuietServer(uvicorn.Server):
 class SyncUnderTest:
     """The running service, the vault that it watches, and what tests ask of both."""
 
-    service: Service
     settings: Settings
     kafka: KafkaSettings
     issuer: DevIssuer
     key: SigningKey
     vault: OpenBao
+    broker: Broker
     http: httpx2.AsyncClient
     feed_secret: str = field(repr=False)
     token: str = field(repr=False)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a sync process of its own is started with."""
+        own, common, admin = self.settings.sync, self.settings.common, self.settings.admin
+        given = {
+            "KEYFOB_MODE": "development",
+            "KEYFOB_KAFKA_BOOTSTRAP": common.kafka_bootstrap,
+            "KEYFOB_KAFKA_REPLICATION": "1",
+            "KEYFOB_CATALOG_KEY": common.catalog_key,
+            "KEYFOB_ADMIN_ISSUER": admin.issuer,
+            "KEYFOB_ADMIN_JWKS_URI": admin.jwks_uri,
+            "KEYFOB_SYNC_PORT": str(own.port),
+            "KEYFOB_SYNC_DATABASE_URL": own.database_url,
+            "KEYFOB_SYNC_SIGNING_KEY_FILE": str(own.signing_key_file),
+            "KEYFOB_SYNC_CREDENTIALS_DIR": str(own.credentials_dir),
+            "KEYFOB_SYNC_FEED_SECRETS_DIR": str(own.feed_secrets_dir),
+            "KEYFOB_SYNC_SWEEP_EVERY_S": str(own.sweep_every_s),
+        }
+        return plain_environment(**(given | more))
 
     async def call(
         self, method: str, path: str, body: Any = None, *, groups: tuple[str, ...] = ("keyfob-admins",), expect: int = 0
@@ -180,12 +199,10 @@ async def serving(app: Any, port: int) -> AsyncIterator[None]:
         await task
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def sync(platform: Platform) -> AsyncIterator[SyncUnderTest]:
-    """One running sync service with one connected source for all tests of this folder."""
+@asynccontextmanager
+async def installed(platform: Platform) -> AsyncIterator[SyncUnderTest]:
+    """Everything that a sync service needs, with a broker and a vault of its own; the service itself is not started."""
     directory = Path(tempfile.mkdtemp(prefix="keyfob-sync-"))
-    # As `telemetry.configure` does in a process of its own, but for the logs, which are pytest's here.
-    trace.set_tracer_provider(TracerProvider())
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         broker = broker_from_env(directory)
@@ -209,14 +226,23 @@ async def sync(platform: Platform) -> AsyncIterator[SyncUnderTest]:
         )
         kafka = KafkaSettings(bootstrap=broker.bootstrap, client_id="test")
         await ensure_topics(kafka, topics.TOPICS, replication=1)
+        http = await stack.enter_async_context(httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=40))
+        yield SyncUnderTest(settings, kafka, issuer, key, vault, broker, http, feed_secret, token)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sync(platform: Platform) -> AsyncIterator[SyncUnderTest]:
+    """One running sync service with one connected source for all tests of this folder."""
+    # As `telemetry.configure` does in a process of its own, but for the logs, which are pytest's here.
+    trace.set_tracer_provider(TracerProvider())
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(installed(platform))
         session = await stack.enter_async_context(guarded_session(mode=Mode.DEVELOPMENT))
         egress = await stack.enter_async_context(Egress(mode=Mode.DEVELOPMENT, timeout_s=2))
-        service = build(settings, session, egress)
-        await stack.enter_async_context(serving(service.app, port))
-        http = await stack.enter_async_context(httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=40))
-        running = SyncUnderTest(service, settings, kafka, issuer, key, vault, http, feed_secret, token)
+        service = build(running.settings, session, egress)
+        await stack.enter_async_context(serving(service.app, running.settings.sync.port))
         await until(lambda: not service.readiness.reasons(), within=30)
-        await running.call("POST", "/v1/sources", {"name": SOURCE, "place": {"origin": vault.url}})
+        await running.call("POST", "/v1/sources", {"name": SOURCE, "place": {"origin": running.vault.url}})
         yield running
 
 
