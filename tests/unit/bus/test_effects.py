@@ -1,0 +1,140 @@
+"""What counts as an outage, and when a consumer counts as stuck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from shared.bus.cloudevents import Message, Unreadable, encode
+from shared.bus.effects import Ack, Dead, Liveness, Outcome, by_type
+from shared.bus.outages import is_outage
+from shared.errors import Conflict, NotFresh, Unavailable
+from tests.fakes.clock import FakeClock
+from tests.fakes.state_topic import Switched
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("x"),
+        NotFresh("x"),
+        ConnectionRefusedError(),
+        TimeoutError(),
+        KafkaConnectionError(),
+        OperationalError("s", {}, Exception()),
+    ],
+)
+def test_something_of_ours_is_away(error: Exception) -> None:
+    assert is_outage(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), KeyError(), Conflict("x"), Unreadable("x"), IntegrityError("s", {}, Exception())]
+)
+def test_the_message_or_the_code_is_wrong(error: Exception) -> None:
+    assert not is_outage(error)
+
+
+PARTITION = TopicPartition("t", 0)
+
+
+@dataclass(slots=True)
+class FakeGroupMember:
+    """A consumer with positions and ends that a test sets."""
+
+    position_now: int = 0
+    end: int = 0
+    away: bool = False
+    assigned: set[Any] = field(default_factory=lambda: {PARTITION})
+
+    def assignment(self) -> set[Any]:
+        return self.assigned
+
+    async def position(self, _: Any) -> int:
+        return self.position_now
+
+    async def end_offsets(self, partitions: list[Any]) -> dict[Any, int]:
+        if self.away:
+            raise KafkaConnectionError
+        return dict.fromkeys(partitions, self.end)
+
+
+async def test_a_consumer_with_nothing_to_do_is_live() -> None:
+    clock, member = FakeClock(), FakeGroupMember(5, 5)
+    liveness = Liveness(clock=clock, bound_s=10)
+    for _ in range(5):
+        await liveness.observe(member)
+        clock.advance(60)
+    assert not liveness.stuck
+
+
+async def test_a_consumer_that_moves_is_live_however_far_behind() -> None:
+    clock, member = FakeClock(), FakeGroupMember(0, 1000)
+    liveness = Liveness(clock=clock, bound_s=10)
+    for _ in range(5):
+        await liveness.observe(member)
+        clock.advance(9)
+        member.position_now += 1
+    assert not liveness.stuck
+    assert liveness.lag > 900
+
+
+async def test_a_consumer_that_does_not_move_while_the_end_does_is_stuck() -> None:
+    clock, member = FakeClock(), FakeGroupMember(5, 6)
+    liveness = Liveness(clock=clock, bound_s=10)
+    await liveness.observe(member)
+    clock.advance(11)
+    await liveness.observe(member)
+    assert liveness.stuck
+    member.position_now = 6
+    await liveness.observe(member)
+    assert not liveness.stuck
+
+
+async def test_a_message_that_takes_too_long_is_stuck_though_nothing_lies_behind_it() -> None:
+    clock = FakeClock()
+    liveness = Liveness(clock=clock, bound_s=10)
+    liveness.began()
+    clock.advance(11)
+    assert liveness.stuck
+    liveness.ended()
+    assert not liveness.stuck
+
+
+async def test_without_an_answer_the_last_look_counts() -> None:
+    clock, member = FakeClock(), FakeGroupMember(5, 6)
+    liveness = Liveness(clock=clock, bound_s=10)
+    await liveness.observe(member)
+    member.away = True
+    clock.advance(11)
+    await liveness.observe(member)
+    assert liveness.stuck
+
+
+async def test_a_partition_that_went_to_another_member_is_not_ours_to_move() -> None:
+    clock, member = FakeClock(), FakeGroupMember(5, 6)
+    liveness = Liveness(clock=clock, bound_s=10)
+    await liveness.observe(member)
+    member.assigned = set()
+    clock.advance(11)
+    await liveness.observe(member)
+    assert not liveness.stuck
+
+
+async def test_a_handler_is_chosen_by_type() -> None:
+    seen: list[str] = []
+
+    async def switched(event: Switched, _: Message) -> Outcome:
+        seen.append(event.lamp)
+        return Ack()
+
+    handler = by_type({Switched: switched})
+    message = encode(Switched(lamp="lamp/a"), key="lamp/a", source="keyfob/tests", event_id="e")
+    assert await handler(message) == Ack()
+    assert seen == ["lamp/a"]
+    assert isinstance(await handler(Message(topic="t", key=None, value=b"{}")), Dead)
