@@ -37,6 +37,7 @@ from shared.outbox.relay import Relay
 from shared.projection.records import Authority
 from shared.serving import Background, Lifespan, Work, application, serve
 from shared.telemetry import configure
+from shared.tracing import Traced
 from shared.wiring import admin_guard, kafka_settings, pinned_authority, topics_ready
 
 TITLE: Final = "Keyfob policy"
@@ -92,6 +93,7 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
     background = Background()
     readiness = Readiness({"relay": publisher.reason, "catalog": lambda: catalog.reason, "ticks": ticker.reason})
     app = application(TITLE, lifespan=_lifespan(engine, background, works), readiness=readiness)
+    app.add_middleware(Traced)
     add_routes(app, desk)
     return Service(app=app, background=background, readiness=readiness)
 

@@ -124,3 +124,22 @@ async def test_a_second_replica_adds_no_ticks(policy: PolicyUnderTest, ledger: P
     after = (await policy.call("POST", "/v1/profiles", {"name": fresh("profile")}))["seq"]
     found = [one for one in await policy.messages(topics.POLICY, through_seq=after) if before < seq_of(one) < after]
     assert len(found) <= 1
+
+
+async def test_the_callers_trace_goes_on_in_the_messages(policy: PolicyUnderTest) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    headers = {
+        "authorization": f"Bearer {policy.admin_token()}",
+        "traceparent": f"00-{trace_id}-b7ad6b7169203331-01",
+    }
+    answer = await policy.http.post("/v1/profiles", json={"name": fresh("profile")}, headers=headers)
+    seq = answer.json()["seq"]
+    for topic in (topics.POLICY, topics.POLICY_CHANGES):
+        found = [one for one in await policy.messages(topic, through_seq=seq) if seq_of(one) == seq]
+        assert [(one.header("traceparent") or "").split("-")[1] for one in found] == [trace_id]
+
+
+async def test_a_traceparent_that_is_none_harms_nobody(policy: PolicyUnderTest) -> None:
+    for text in ("", "x" * 5_000, "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "\xff"):
+        headers = {b"authorization": f"Bearer {policy.admin_token()}".encode(), b"traceparent": text.encode("latin-1")}
+        assert (await policy.http.get("/v1/profiles", headers=headers)).status_code == 200
