@@ -20,7 +20,7 @@ from services.gateway.client.fence import TickFence
 from services.gateway.client.identity import Identity
 from services.gateway.client.instance import Holding, Instance
 from services.gateway.client.ledger import Ledger
-from services.gateway.client.posting import HttpPost, check_url
+from services.gateway.client.posting import HttpPost, Post, check_url
 from services.gateway.client.receipts import ReceiptWriter
 from services.gateway.client.resolving import Resolvers
 from services.gateway.edge import Edge
@@ -58,7 +58,7 @@ def build(
     *,
     settings: GatewaySettings,
     common: CommonSettings,
-    post: HttpPost,
+    post: Post,
     background: Background,
 ) -> Gateway:
     """The application of an enrolled instance. Its background work starts with the application's lifespan."""
@@ -108,7 +108,8 @@ def build(
     readiness.add("notices", instance.not_ready)
     readiness.add("receipts", lambda: instance.receipts.trouble)
     app = _application(lifespan, readiness)
-    app.mount("/mcp", Edge(seats, manager.handle_request, body_limit=settings.body_limit))
+    edge = Edge(seats, manager.handle_request, body_limit=settings.body_limit, session_limit=settings.session_limit)
+    app.mount("/mcp", edge)
     return Gateway(app, instance, seats)
 
 
@@ -126,7 +127,7 @@ def _instance(  # noqa: PLR0917
     common: CommonSettings,
     kafka: KafkaSettings,
     producer: AIOKafkaProducer,
-    post: HttpPost,
+    post: Post,
 ) -> Instance:
     async def publish_receipt(message: Message) -> None:
         await publish(producer, message, deadline_s=settings.receipt_deadline_s)

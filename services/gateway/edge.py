@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.bodies import check_message
@@ -19,11 +20,14 @@ from services.gateway.client.resolving import Refused, Wanted
 from services.gateway.proxy import CLAIM
 from services.gateway.refusals import refusal_response
 from services.gateway.seats import Caller, Claim, Seats
-from services.gateway.targets import token_of, wanted_of
+from services.gateway.sessions import Sessions
+from services.gateway.targets import Headers, token_of, wanted_of
 from shared import telemetry
 from shared.errors import BadRequest, KeyfobError, TooLarge
 
 METHODS: Final = frozenset({"GET", "POST", "DELETE"})
+SESSION_ID: Final = b"mcp-session-id"
+BAD_REQUEST: Final = 400
 
 _log = structlog.get_logger(__name__)
 
@@ -39,18 +43,18 @@ class MethodRefused(BadRequest):
 class Edge:
     """The ASGI application below `/mcp`."""
 
-    def __init__(self, seats: Seats, mcp: ASGIApp, *, body_limit: int) -> None:
+    def __init__(self, seats: Seats, mcp: ASGIApp, *, body_limit: int, session_limit: int) -> None:
         self._seats = seats
         self._mcp = mcp
         self._body_limit = body_limit
+        self._sessions = Sessions(session_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate, check the body, take a seat, hand over; or refuse."""
         if scope["type"] != "http":
             return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        parent = next((value.decode("latin-1") for name, value in headers if name == b"traceparent"), None)
-        with telemetry.span("agent request", parent=parent):
+        with telemetry.span("agent request", parent=_header(headers, b"traceparent")):
             try:
                 prepared = await self._prepare(scope, receive)
             except (KeyfobError, Refused) as refusal:
@@ -61,7 +65,7 @@ class Edge:
                 await refusal_response(KeyfobError(), headers)(scope, receive, send)
                 return
             if prepared is not None:
-                await self._mcp(scope, prepared, send)
+                await self._mcp(scope, prepared, self._watching(scope, send))
 
     async def _prepare(self, scope: Scope, receive: Receive) -> Receive | None:
         if scope["method"] not in METHODS:
@@ -72,12 +76,41 @@ class Edge:
             return None
         if scope["method"] == "POST":
             check_message(body)
-            caller = (await self._seats.seat(claim)).running.load.caller
+            seat = await self._seats.seat(claim)
+            seat.stateless |= _version(scope) in MODERN_PROTOCOL_VERSIONS
+            caller = seat.running.load.caller
         else:
             caller = await self._seats.caller(claim)
         scope["user"] = _owner(caller, claim.wanted)
         scope[CLAIM] = claim
         return _replaying(body, receive)
+
+    def _watching(self, scope: Scope, send: Send) -> Send:
+        """Learn from the SDK's answer which session was opened or closed."""
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < BAD_REQUEST:
+                self._learn(scope, message.get("headers", ()))
+            await send(message)
+
+        return watch
+
+    def _learn(self, scope: Scope, answered: Headers) -> None:
+        asked, given = (_header(headers, SESSION_ID) for headers in (scope["headers"], answered))
+        if scope["method"] == "POST" and asked is None and given is not None:
+            self._sessions.opened(given, scope[CLAIM].key)
+        elif scope["method"] == "DELETE" and asked is not None:
+            key = self._sessions.closed(asked)
+            if key is not None:
+                self._seats.vacate(key)
+
+
+def _header(headers: Headers, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for one, value in headers if one.lower() == name), None)
+
+
+def _version(scope: Scope) -> str | None:
+    return _header(scope["headers"], b"mcp-protocol-version")
 
 
 def _owner(caller: Caller, wanted: Wanted) -> AuthenticatedUser:

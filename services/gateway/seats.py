@@ -110,6 +110,8 @@ class Seat:
     renew_at: float
     """On the instance's monotonic clock."""
     calls: set[anyio.CancelScope] = field(default_factory=set)
+    stateless: bool = False
+    """It was used without a session, so the end of a session is not the end of its use."""
 
 
 StartUpstream = Callable[[Holding], Upstream]
@@ -191,6 +193,20 @@ class Seats:
             else:
                 self._throw_out(seat, one.why)
 
+    def vacate(self, key: SeatKey) -> None:
+        """The last session on this seat was closed."""
+        seat = self._seats.get(key)
+        if seat is None or seat.stateless:
+            return
+        running = seat.running
+        self._leave(seat)
+        if running.seats:
+            running.left.remove(seat)
+            self._end((seat,), LeaseEnd.SESSION)
+        else:
+            self._retire(running, LeaseEnd.SESSION)
+            running.upstream.stop()
+
     async def tend(self, *, idle_s: float, every_s: float = 1.0) -> None:
         """Stop what nobody calls, and forget tokens that expired; for ever."""
         while True:
@@ -260,7 +276,7 @@ class Seats:
     def _replace(self, before: Seat, seat: Seat) -> None:
         if before.running is seat.running:
             # The same process, under newer leases: what runs on it goes on.
-            seat.calls = before.calls
+            seat.calls, seat.stateless = before.calls, before.stateless
             before.running.seats.discard(before)
             self._end((before,), LeaseEnd.REPLACED)
         else:

@@ -95,6 +95,7 @@ async def gateway(
     one_subject: bool = False,
     line_limit: int = 1024 * 1024,
     start_s: float = 10.0,
+    stop_s: float = 0.3,
     transport: httpx2.AsyncBaseTransport | None = None,
     **settings: float,
 ) -> AsyncIterator[Agents]:
@@ -102,7 +103,7 @@ async def gateway(
     instance = installation.instance(**settings)
     limits = Limits(
         start_s=start_s,
-        stop_s=0.3,
+        stop_s=stop_s,
         drain_s=drain_s,
         line_limit=line_limit,
         command_path="/usr/bin:/bin",
@@ -115,7 +116,7 @@ async def gateway(
 
     seats = Seats(instance, start_upstream, upstream_limit=upstream_limit, one_subject=one_subject)
     manager = StreamableHTTPSessionManager(Proxy(seats).server(), max_request_body_size=BODY_LIMIT)
-    edge = Edge(seats, manager.handle_request, body_limit=BODY_LIMIT)
+    edge = Edge(seats, manager.handle_request, body_limit=BODY_LIMIT, session_limit=100)
     await instance.start()
     tasks = [
         asyncio.create_task(instance.run()),

@@ -13,7 +13,7 @@ from mcp import MCPError
 
 from shared.errors import ChoiceNeeded
 from tests.fakes.agent_side import gateway, said
-from tests.fakes.installation import Installation
+from tests.fakes.installation import Installation, Reference
 from tests.unit.gateway.conftest import TOKEN_A, TOKEN_B, TOKEN_BOTH
 from tests.waiting import until
 
@@ -110,6 +110,18 @@ async def test_connections_of_one_agent_share_a_process_and_agents_never_do(inst
                 pids.append(await agents.ask(client, "pid"))
     assert pids[0] == pids[1] == pids[2] != pids[3]
     assert len(installation.asked) == 3, "each token is resolved once"
+
+
+async def test_contexts_never_share_a_process_even_where_they_share_a_reference(
+    installation: Installation, first: Reference
+) -> None:
+    installation.tokens[TOKEN_BOTH].contexts["hospital-b"] = {"DB_URL": first}
+    async with (
+        gateway(installation) as agents,
+        agents.connect(TOKEN_BOTH, "teller/hospital-a") as one,
+        agents.connect(TOKEN_BOTH, "teller/hospital-b") as two,
+    ):
+        assert await agents.ask(one, "pid") != await agents.ask(two, "pid")
 
 
 async def test_many_first_requests_at_once_start_one_process(installation: Installation) -> None:

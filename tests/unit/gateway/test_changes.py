@@ -141,6 +141,35 @@ async def test_one_token_of_a_subject_may_end_without_the_other(installation: In
         assert agents.instance.ledger.progress().open_leases == 1
 
 
+async def test_a_call_on_the_token_that_ended_ends_although_the_process_goes_on(installation: Installation) -> None:
+    installation.tokens["other"] = replace(installation.tokens[TOKEN_A], rests_on=("mapping/other",))
+    async with (
+        gateway(installation) as agents,
+        agents.connect(TOKEN_A, mode=MODERN) as client,
+        agents.connect("other", mode=MODERN) as other,
+    ):
+        pid = await agents.ask(client, "pid")
+        await agents.ask(other, "pid")
+        running = asyncio.create_task(other.call_tool("slow", {"steps": 10_000, "pause": 0.05}))
+        mine = asyncio.create_task(client.call_tool("slow", {"steps": 20, "pause": 0.05}))
+        await until(lambda: all(seat.calls for seat in agents.seats._seats.values()))
+        installation.say(installation.revoke("mapping/other"))
+        with pytest.raises(MCPError) as ended:
+            await running
+        assert ended.value.code == REFUSED
+        assert said(await mine) == "done"
+        assert await agents.ask(client, "pid") == pid
+
+
+async def test_a_revocation_does_not_wait_for_a_server_that_does_not_want_to_go(installation: Installation) -> None:
+    installation.define("teller", teller("--stubborn"))
+    async with gateway(installation, stop_s=60) as agents, agents.connect(TOKEN_A) as client:
+        pid = await agents.ask(client, "pid")
+        installation.say(installation.revoke("grant/hospital-a/agent-a"))
+        await agents.settled()
+        assert not alive(pid)
+
+
 async def test_without_ticks_everything_is_dropped_and_refused(installation: Installation) -> None:
     async with gateway(installation) as agents, agents.connect(TOKEN_A) as client:
         pid = await agents.ask(client, "pid")
@@ -297,3 +326,22 @@ async def test_a_storm_of_rotations_under_load_never_serves_a_version_that_was_d
             await until(partial(reached, seen, number))
         stop.set()
         await asyncio.gather(*working)
+
+
+async def test_with_its_last_session_a_server_goes(installation: Installation) -> None:
+    async with gateway(installation) as agents:
+        async with agents.connect(TOKEN_A, mode=LEGACY) as client:
+            pid = await agents.ask(client, "pid")
+            async with agents.connect(TOKEN_A, mode=LEGACY) as second:
+                assert await agents.ask(second, "pid") == pid
+            assert await agents.ask(client, "pid") == pid, "one session is still open"
+        await until(lambda: not alive(pid))
+        await until(lambda: {why for _, why in ends(installation)} == {LeaseEnd.SESSION})
+
+
+async def test_the_end_of_a_session_does_not_disturb_agents_without_sessions(installation: Installation) -> None:
+    async with gateway(installation) as agents, agents.connect(TOKEN_A, mode=MODERN) as client:
+        pid = await agents.ask(client, "pid")
+        async with agents.connect(TOKEN_A, mode=LEGACY) as second:
+            assert await agents.ask(second, "pid") == pid
+        assert await agents.ask(client, "pid") == pid

@@ -291,6 +291,14 @@ async def test_a_definition_that_policy_did_not_sign_is_not_used(installation: I
         await instance.resolve(TOKEN, WANTED)
 
 
+async def test_a_definition_that_was_deleted_is_not_used(installation: Installation) -> None:
+    async with running(installation) as instance:
+        record = installation.servers["teller"]
+        installation.servers["teller"] = record.model_copy(update={"deleted": True})
+        with pytest.raises(Unavailable):
+            await instance.resolve(TOKEN, WANTED)
+
+
 async def test_a_definition_with_another_digest_or_other_fields_is_not_used(installation: Installation) -> None:
     async with running(installation) as instance:
         record = installation.servers["teller"]
