@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from services.resolver.answers import Lease
 from services.resolver.domain.decision import Item, Plan
+from services.resolver.domain.facts import Idp, Instance
 from services.resolver.domain.snapshot import Floor, Snapshot
 from services.resolver.domain.versions import superseded
 from services.resolver.entries import Entry, RecordedItem
@@ -46,10 +47,20 @@ class CaseRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, both proved."""
+    """Who asks, both proved, and the two records that the proofs rest on."""
 
     assertion: VerifiedAssertion
     subject: Subject
+    instance: Instance | None
+    idp: Idp | None
+
+    def stands(self, snapshot: Snapshot) -> bool:
+        """Whether the instance's keys and the issuer's entry are still those that the proofs were made with."""
+        policy = snapshot.policy
+        return (
+            policy.instance(self.assertion.instance_id) is self.instance
+            and policy.idps.get(self.subject.idp_id) is self.idp
+        )
 
 
 @dataclass(slots=True)

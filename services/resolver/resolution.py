@@ -82,7 +82,9 @@ class Resolver:
             raise CaseRefused(f"{error.kind}:{getattr(error, 'reason', 'refused')}", error) from None
         except Unavailable as error:
             raise CaseRefused("issuer-unreachable", error) from None
-        return Caller(case.assertion, case.subject)
+        policy = snapshot.policy
+        instance, idp = policy.instance(case.assertion.instance_id), policy.idps.get(case.subject.idp_id)
+        return Caller(case.assertion, case.subject, instance, idp)
 
     async def _reach_floor(self, case: Case) -> None:
         """Never answer from less than what the instance has seen in notices."""
@@ -108,8 +110,10 @@ class Resolver:
         match decided:
             case Denied(reason, error):
                 raise CaseRefused(reason, error)
-            case Allowed(plan):
+            case Allowed(plan) if caller.stands(snapshot):
                 return plan
+            case Allowed():
+                raise CaseRefused("changed-meanwhile", _changed())
 
     async def _tell_refusal(self, case: Case, reason: str) -> None:
         """Record a refusal; one that can't be recorded is still a refusal."""
@@ -189,7 +193,7 @@ class Resolver:
         """The decision as it is now, on the same grounds: anything else is another case."""
         newest = self._decide(case, caller)
         if not newest.same_grounds(plan):
-            raise CaseRefused("changed-meanwhile", NotFresh("What this rests on changed meanwhile: ask again."))
+            raise CaseRefused("changed-meanwhile", _changed())
         case.grant(newest, renew(case.leases, newest))
         return newest
 
@@ -202,3 +206,7 @@ class Resolver:
         )
         request = request_hash(caller.assertion.raw, case.call.request.body)
         return release.sealed(to=keys.seal, by=self.signing_key, request_hash=request)
+
+
+def _changed() -> NotFresh:
+    return NotFresh("What this rests on changed meanwhile: ask again.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,10 @@ async def call(
     sent = {name.decode().lower(): value.decode("latin-1") for name, value in start["headers"]}
     whole = b"".join(event.get("body", b"") for event in events if event["type"] == "http.response.body")
     return Reply(start["status"], sent, whole)
+
+
+async def nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that has nothing: 404 with a plain body."""
+    del scope, receive
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b"nothing there"})

@@ -45,17 +45,19 @@ class FakeGateway:
         headers = {"Authorization": f"Bearer {token}", "Keyfob-Assertion": assertion, **self.more_headers}
         return Asked(body, assertion, tuple(headers.items()))
 
+    async def send(self, asked: Asked) -> Reply:
+        """The raw answer to a question."""
+        assert self.app is not None
+        return await call(self.app, "POST", TARGET, headers=asked.headers, body=asked.body)
+
     async def ask(self, token: str, server: str = "patients-db", **wish: Any) -> Reply:
         """The raw answer."""
-        assert self.app is not None
-        asked = self.question(token, server, **wish)
-        return await call(self.app, "POST", TARGET, headers=asked.headers, body=asked.body)
+        return await self.send(self.question(token, server, **wish))
 
     async def resolve(self, token: str, server: str = "patients-db", **wish: Any) -> ResolveAnswer:
         """The opened answer; fails the test when it is a refusal."""
-        assert self.app is not None
         asked = self.question(token, server, **wish)
-        reply = await call(self.app, "POST", TARGET, headers=asked.headers, body=asked.body)
+        reply = await self.send(asked)
         assert reply.status == 200, reply.body
         return self.opened(asked, reply.body)
 

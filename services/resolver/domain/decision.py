@@ -113,12 +113,10 @@ class Plan:
         return all(item.ends_at is None or now < item.ends_at for item in self.items)
 
     def same_grounds(self, earlier: Plan) -> bool:
-        """Whether this rests on the same records as `earlier`, for the same instance keys, definition and places."""
-        return (
-            self.server.evidence.payload == earlier.server.evidence.payload
-            and self.instance.evidence.payload == earlier.instance.evidence.payload
-            and [item.grounds for item in self.items] == [item.grounds for item in earlier.items]
-        )
+        """Whether this rests on the same records as `earlier`, for the same definition and the same places."""
+        return self.server.evidence.payload == earlier.server.evidence.payload and [
+            item.grounds for item in self.items
+        ] == [item.grounds for item in earlier.items]
 
 
 @dataclass(frozen=True, slots=True)
