@@ -30,20 +30,20 @@ from shared.crypto.signing import SigningKey
 from shared.database import engine_for, migrate, sessions_for
 from shared.egress import guarded_session
 from shared.errors import Unavailable
-from shared.health import Readiness
+from shared.health import Check, Readiness
 from shared.identity import JwksFetcher, TokenVerifier
 from shared.outbox.commits import CommitLog
 from shared.outbox.relay import Relay
 from shared.projection.records import Authority
 from shared.serving import Background, Lifespan, Work, application, serve
 from shared.telemetry import configure
+from shared.topics import Topic
 from shared.tracing import Traced
 from shared.wiring import admin_guard, kafka_settings, pinned_authority, topics_ready
 
 TITLE: Final = "Keyfob policy"
 SCHEMA: Final = "keyfob_policy"
 SOURCE: Final = "keyfob/policy"
-WRITTEN: Final = tuple(topic for topic in topics.TOPICS if topic.name in {topics.POLICY, topics.POLICY_CHANGES})
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
@@ -75,7 +75,8 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
     ledger = PgLedger(sessions_for(engine), CommitLog(schema=SCHEMA, source=SOURCE), key)
     catalog = CatalogReferences(kafka, authority=pinned_authority(common.catalog_key, setting="KEYFOB_CATALOG_KEY"))
     relay = Relay(database=policy.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.POLICY)
-    publisher = Publisher(kafka=kafka, relay=relay, replication=common.kafka_replication)
+    relaying = _relaying(kafka, relay, replication=common.kafka_replication)
+    reading = AfterTopics(kafka=kafka, work=catalog.run, why_not=lambda: catalog.reason, read=_topics(topics.CATALOG))
     ticker = Ticker(ledger, policy.tick_every_s)
     desk = Desk(
         ledger=ledger,
@@ -85,13 +86,13 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
         handout=_handout(settings, key),
     )
     works: dict[str, Work] = {
-        "relay": publisher.run,
-        "catalog": catalog.run,
+        "relay": relaying.run,
+        "catalog": reading.run,
         "ticks": ticker.run,
         "windows": Windows(ledger, policy.windows_every_s).run,
     }
     background = Background()
-    readiness = Readiness({"relay": publisher.reason, "catalog": lambda: catalog.reason, "ticks": ticker.reason})
+    readiness = Readiness({"relay": relaying.reason, "catalog": reading.reason, "ticks": ticker.reason})
     app = application(TITLE, lifespan=_lifespan(engine, background, works), readiness=readiness)
     app.add_middleware(Traced)
     add_routes(app, desk)
@@ -99,23 +100,26 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
 
 
 @dataclass(slots=True, kw_only=True)
-class Publisher:
-    """The relay, once its topics are there."""
+class AfterTopics:
+    """Work that starts once its topics are there: asking for a missing one would make some brokers invent it."""
 
     kafka: KafkaSettings
-    relay: Relay
-    replication: int
+    work: Work
+    why_not: Check
+    made: tuple[Topic, ...] = ()
+    replication: int = 1
+    read: tuple[Topic, ...] = ()
     _waits_for: str | None = "not started"
 
     async def run(self) -> None:
-        """Publish for ever; cancel to stop."""
-        await topics_ready(self.kafka, made=WRITTEN, read=(), replication=self.replication, tell=self._tell)
+        """Wait, then work for ever; cancel to stop."""
+        await topics_ready(self.kafka, made=self.made, read=self.read, replication=self.replication, tell=self._tell)
         self._waits_for = None
-        await self.relay.run()
+        await self.work()
 
     def reason(self) -> str | None:
-        """Why nothing is published, if so."""
-        return self._waits_for or self.relay.reason
+        """Why it doesn't work, if so."""
+        return self._waits_for or self.why_not()
 
     def _tell(self, reason: str) -> None:
         self._waits_for = reason
@@ -162,6 +166,15 @@ def openapi() -> dict[str, Any]:
 
 async def _nowhere(_: str) -> Mapping[str, Any]:
     raise Unavailable
+
+
+def _relaying(kafka: KafkaSettings, relay: Relay, *, replication: int) -> AfterTopics:
+    made = _topics(topics.POLICY, topics.POLICY_CHANGES)
+    return AfterTopics(kafka=kafka, work=relay.run, why_not=lambda: relay.reason, made=made, replication=replication)
+
+
+def _topics(*names: str) -> tuple[Topic, ...]:
+    return tuple(topic for topic in topics.TOPICS if topic.name in names)
 
 
 def _policy_key(settings: Settings) -> PolicyKey:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Select, delete, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import Select, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -102,8 +102,10 @@ class Store:
 
     async def bound_waiting(self) -> None:
         """Bound what a statement of this transaction may take, and what it may wait for a lock."""
-        await self.session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_WITHIN_MS}"))
-        await self.session.execute(text(f"SET LOCAL lock_timeout = {LOCK_WITHIN_MS}"))
+        for_this_transaction = True
+        limits = {"statement_timeout": STATEMENT_WITHIN_MS, "lock_timeout": LOCK_WITHIN_MS}
+        settings = [func.set_config(name, str(limit), for_this_transaction) for name, limit in limits.items()]
+        await self.session.execute(select(*settings))
 
     async def by_id(self, entity_id: str) -> Row | None:
         """One entity."""
