@@ -71,7 +71,7 @@ class FakeBooks:
     async def note_sight(self, source_id: str, sight: Sight) -> None:
         self.sights.append(sight)
 
-    async def note_feed(self, source_id: str, *, messages: int) -> None:
+    async def note_feed(self, source_id: str, *, messages: int, changed: int) -> None:
         pass
 
     def at_path(self, path: str) -> dict[str | None, ReferenceRecord]:

@@ -8,6 +8,7 @@ the database, the broker or the vault.
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -46,13 +47,13 @@ class FeedSecrets:
         return same and expected is not None
 
     def _read(self, source: str) -> bytes | None:
-        path = self._directory / source
+        path = f"{self._directory}/{source}"
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116 - for every entry: a Path costs ten times as much
             stamp = (status.st_mtime_ns, status.st_ino)
             known = self._known.get(source)
             if known is None or known[0] != stamp:
-                known = (stamp, read_secret_file(path).encode())
+                known = (stamp, read_secret_file(Path(path)).encode())
                 self._known[source] = known
         except (OSError, Misconfigured):
             return None

@@ -84,10 +84,12 @@ class PathWork(Work, Protocol):
 class Sight:
     """How a source showed itself in a survey."""
 
+    detected_by: Detection
     reachable: bool
     why: str = ""
     """What is wrong with it, safe to show; empty when nothing is."""
     seen: int = 0
+    changed: int = 0
     took_s: float = 0.0
     denied_folders: int = 0
     older: int = 0
@@ -125,8 +127,8 @@ class Books(Protocol):
         """Keep how the source showed itself; a change of `reachable` is a commit."""
         ...
 
-    async def note_feed(self, source_id: str, *, messages: int) -> None:
-        """The change feed was heard: `messages` more."""
+    async def note_feed(self, source_id: str, *, messages: int, changed: int) -> None:
+        """The change feed was heard: `messages` more, and `changed` more changes because of it."""
         ...
 
 

@@ -22,7 +22,7 @@ from services.sync.domain.feed import Hint, Ignored, PathTouched, SourceTouched
 from services.sync.domain.hints import Hints, LookAt
 from services.sync.domain.observations import Unreached
 from services.sync.domain.ports import Books
-from services.sync.handlers.looks import Looker, Source
+from services.sync.handlers.looks import Looked, Looker, Source
 from services.sync.handlers.surveys import Surveyor
 from services.sync.sources.port import ReaderFactory
 from shared.errors import KeyfobError, Unavailable
@@ -90,6 +90,7 @@ class Keeper:
         self._wanted.set()
         self._closely = True
         self._heard = 0
+        self._found = 0
 
     def hear(self, hint: Hint, *, traceparent: str | None = None) -> None:
         """Take in what the change feed says; returns at once. A hint begins a trace, or goes on in the sender's."""
@@ -139,8 +140,11 @@ class Keeper:
         try:
             with span("look", parent=hint.traceparent, source=self.source.record.id):
                 outcome = await self._means.looker.look(self.source, hint.path, Detection.FEED)
-            if isinstance(outcome, Unreached):
-                self.survey_soon()
+            match outcome:
+                case Unreached():
+                    self.survey_soon()
+                case Looked(changes=changes):
+                    self._found += changes
         except Unavailable as error:
             _log.warning("look-postponed", source=self.source.record.name, reason=error.detail)
             await asyncio.sleep(_PAUSE_S)
@@ -183,10 +187,11 @@ class Keeper:
     async def _note_feed(self) -> None:
         while True:
             await asyncio.sleep(_FEED_NOTE_S)
-            heard, self._heard = self._heard, 0
+            heard, found = self._heard, self._found
+            self._heard = self._found = 0
             if heard:
                 with contextlib.suppress(Unavailable):
-                    await self._means.books.note_feed(self.source.record.id, messages=heard)
+                    await self._means.books.note_feed(self.source.record.id, messages=heard, changed=found)
 
 
 class Keepers:

@@ -90,7 +90,7 @@ class Surveyor:
         with span("survey", source=source.record.id, detected_by=detected_by.value):
             known = await self.books.snapshot(source.record.id)
             await self._each(source, self._paths(source, known, tally), known, tally, detected_by)
-        sight = _sight(tally, took_s=time.monotonic() - began)
+        sight = _sight(tally, detected_by, took_s=time.monotonic() - began)
         await self.books.note_sight(source.record.id, sight)
         if tally.unreached is not None:
             _log.warning("source-not-reached", source=source.record.name, why=tally.unreached.why)
@@ -178,11 +178,13 @@ def _why(tally: _Tally) -> str:
     return f"{tally.refused} paths have references in the database that sync did not write" if tally.refused else ""
 
 
-def _sight(tally: _Tally, *, took_s: float) -> Sight:
+def _sight(tally: _Tally, detected_by: Detection, *, took_s: float) -> Sight:
     return Sight(
+        detected_by=detected_by,
         reachable=tally.unreached is None,
         why=_why(tally),
         seen=tally.seen,
+        changed=tally.changed,
         took_s=took_s,
         denied_folders=tally.denied_folders,
         older=tally.older,

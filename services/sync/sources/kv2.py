@@ -38,7 +38,10 @@ PAGE: Final = 500
 """Entries of one list. Vault does not know paging and answers with all of them."""
 
 ASK_AGAIN_S: Final = 300.0
-"""Seconds after which a right that we did not have is tried again."""
+"""Seconds after which listings are tried again that tell more, if we had no right to them."""
+
+ASK_NAMES_AGAIN_S: Final = 30.0
+"""The same for the names inside secrets, as long as none was ever seen: they decide what becomes a reference."""
 
 _TRIES: Final = 3
 
@@ -95,6 +98,8 @@ class Kv2Reader:
         self._egress = egress
         self._credentials = credentials
         self._ask_details_at = 0.0
+        self._ask_names_at = 0.0
+        self._names_were_seen = False
 
     async def check(self) -> Reached | Unsuitable | Unreached:
         """See the port. Asks what the mount is, then lists the root of the source."""
@@ -207,12 +212,17 @@ class Kv2Reader:
                 return Unreached(why)
 
     async def _names(self, path: str) -> _Names | _Changed | Unreached:
+        """A right that nobody gave us is not asked for every time: each question is two more entries in the feed."""
+        if not self._names_were_seen and time.monotonic() < self._ask_names_at:
+            return _Names(None, None)
         match await self._get(f"{self._mount}/subkeys/{_quoted(path)}", depth="1"):
             case _Ok({"subkeys": dict() as subkeys, "metadata": {"version": int() as version}}):
+                self._names_were_seen = True
                 return _Names(version, tuple(sorted(key for key in subkeys if is_key(key))))
             case _Ok():
                 return Unreached("the answer is not what KV version 2 answers")
             case _Refused() | _NoRoute():
+                self._ask_names_at = time.monotonic() + ASK_NAMES_AGAIN_S
                 return _Names(None, None)
             case _Absent():
                 return _Changed()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.sync.domain.commits import Applied, Moment
@@ -59,7 +57,6 @@ class Draft:
         for applied in self._said:
             if (change := applied.change) is not None:
                 self._commit.event(change, key=change.reference_id, event_id=change.id)
-        await self._count()
         await self._commit.flush()
 
     async def _put_references(self) -> None:
@@ -68,11 +65,3 @@ class Draft:
             await self._references.put(entries, at=self._commit.at)
         for known, signed in entries:
             self._commit.state(known.record, signer=signed.signer())
-
-    async def _count(self) -> None:
-        found_by: defaultdict[str, list[Detection]] = defaultdict(list)
-        for applied in self._said:
-            if (change := applied.change) is not None:
-                found_by[change.source_id].append(change.detected_by)
-        for source_id, detections in found_by.items():
-            await self._sources.count_changes(source_id, detections)

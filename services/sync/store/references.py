@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, case, exists, func, select
+from sqlalchemy import RowMapping, Select, Text, bindparam, case, exists, func, select
+from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -43,6 +44,46 @@ _PLAIN: Final = (
 )
 
 
+_CHANGING: Final = (
+    "name",
+    "version",
+    "born_at",
+    "state",
+    "successor_id",
+    "owner",
+    "description",
+    "set_by_admin",
+    "changed_at",
+    "deleted",
+    "seq",
+    "payload",
+    "signature",
+)
+
+
+def _at_path() -> Select[Any]:
+    """The index has digests of paths; the path itself is compared too."""
+    table = references.c
+    path = bindparam("at", type_=Text)
+    same = (func.md5(table.path) == func.md5(path), table.path == path)
+    where = (table.source_id == bindparam("source"), ~table.deleted, *same)
+    return select(*_SIGNED).where(*where).order_by(table.id).with_for_update()
+
+
+def _put() -> Insert:
+    new = upsert(references)
+    table, given = references.c, new.excluded
+    kept: dict[str, Any] = {name: given[name] for name in _CHANGING}
+    # Since when it is gone stays as it was for one that only learns its successor.
+    kept["gone_at"] = case((given.gone_at.is_(None), None), else_=func.coalesce(table.gone_at, given.gone_at))
+    return new.on_conflict_do_update(index_elements=[table.id], set_=kept)
+
+
+_AT_PATH: Final = _at_path()
+_PUT: Final = _put()
+"""Made once: they are what every look waits for."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReferenceStore:
     """The statements of one session."""
@@ -52,8 +93,8 @@ class ReferenceStore:
 
     async def at_path(self, source_id: str, path: str) -> tuple[Known, ...]:
         """The references at one path, verified and locked."""
-        query = _at(select(*_SIGNED), source_id, path).order_by(references.c.id).with_for_update()
-        return tuple([self._opened(row) for row in (await self.session.execute(query)).mappings()])
+        rows = (await self.session.execute(_AT_PATH, {"source": source_id, "at": path})).mappings()
+        return tuple([self._opened(row) for row in rows])
 
     async def by_id(self, reference_id: str) -> Known | None:
         """One living reference, verified and locked."""
@@ -109,34 +150,11 @@ class ReferenceStore:
 
     async def put(self, entries: Sequence[tuple[Known, Signed]], *, at: datetime) -> None:
         """Write references as they are from the commit of `at` on."""
-        new = upsert(references)
-        table, given = references.c, new.excluded
-        kept: dict[str, Any] = {name: given[name] for name in _CHANGING}
-        # Since when it is gone stays as it was for one that only learns its successor.
-        kept["gone_at"] = case((given.gone_at.is_(None), None), else_=func.coalesce(table.gone_at, given.gone_at))
-        statement = new.on_conflict_do_update(index_elements=[table.id], set_=kept)
-        await self.session.execute(statement, [_row(known, signed, at) for known, signed in entries])
+        await self.session.execute(_PUT, [_row(known, signed, at) for known, signed in entries])
 
     def _opened(self, row: RowMapping) -> Known:
         record = self.seal.open(ReferenceRecord, row["id"], row["payload"], row["signature"])
         return Known(record=record, born_at=row["born_at"], set_by_admin=frozenset(row["set_by_admin"]))
-
-
-_CHANGING: Final = (
-    "name",
-    "version",
-    "born_at",
-    "state",
-    "successor_id",
-    "owner",
-    "description",
-    "set_by_admin",
-    "changed_at",
-    "deleted",
-    "seq",
-    "payload",
-    "signature",
-)
 
 
 def _row(known: Known, signed: Signed, at: datetime) -> dict[str, Any]:
@@ -162,12 +180,6 @@ def _row(known: Known, signed: Signed, at: datetime) -> dict[str, Any]:
         "payload": signed.payload,
         "signature": signed.signature,
     }
-
-
-def _at(query: Select[Any], source_id: str, path: str) -> Select[Any]:
-    # The index has digests of paths; the path itself is compared too.
-    same = (func.md5(references.c.path) == func.md5(path), references.c.path == path)
-    return query.where(references.c.source_id == source_id, ~references.c.deleted, *same)
 
 
 def _plain(row: RowMapping) -> Known:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,11 +45,6 @@ class SourceStore:
                 _log.critical("source-not-ours", source=row["id"])
         return tuple(found)
 
-    async def hold(self, source_id: str) -> bool:
-        """Whether a source lives, and will until this transaction ends."""
-        query = select(sources.c.id).where(sources.c.id == source_id, ~sources.c.deleted)
-        return (await self.session.execute(query.with_for_update(read=True))).first() is not None
-
     async def find(self, text: str) -> SourceRecord | None:
         """One living source by id or name, verified."""
         where = ((sources.c.id == text) | (sources.c.name == text), ~sources.c.deleted)
@@ -92,7 +85,8 @@ class SourceStore:
 
     async def note_sight(self, source_id: str, sight: Sight) -> None:
         """Keep how a survey went."""
-        values: dict[Any, Any] = {coverage.c.why: sight.why}
+        found_by = _FOUND_BY[sight.detected_by]
+        values: dict[Any, Any] = {coverage.c.why: sight.why, found_by: found_by + sight.changed}
         if sight.reachable:
             values |= {
                 coverage.c.surveyed_at: func.clock_timestamp(),
@@ -105,20 +99,14 @@ class SourceStore:
             values[coverage.c.keys_visible] = sight.keys_visible
         await self.session.execute(update(coverage).where(coverage.c.source_id == source_id).values(values))
 
-    async def note_feed(self, source_id: str, *, messages: int) -> None:
-        """Count what the change feed said."""
+    async def note_feed(self, source_id: str, *, messages: int, changed: int) -> None:
+        """Count what the change feed said, and what came of it."""
         values = {
             coverage.c.feed_at: func.clock_timestamp(),
             coverage.c.feed_messages: coverage.c.feed_messages + messages,
+            coverage.c.found_by_feed: coverage.c.found_by_feed + changed,
         }
         await self.session.execute(update(coverage).where(coverage.c.source_id == source_id).values(values))
-
-    async def count_changes(self, source_id: str, detected_by: Iterable[Detection]) -> None:
-        """Count changes by how they were found."""
-        counts = Counter(_FOUND_BY[one] for one in detected_by)
-        values = {column: column + number for column, number in counts.items()}
-        if values:
-            await self.session.execute(update(coverage).where(coverage.c.source_id == source_id).values(values))
 
     def _opened(self, row: RowMapping) -> SourceRecord:
         return self.seal.open(SourceRecord, row["id"], row["payload"], row["signature"])

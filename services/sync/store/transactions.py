@@ -33,10 +33,12 @@ from shared.events.catalog import SourceRecord
 from shared.events.changes import Detection
 from shared.outbox.commits import CommitLog
 
-_LOCK_PATH: Final = text(
+_HOLD: Final = text(
     "SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '10s', true),"
-    " pg_advisory_xact_lock(hashtextextended(:place, 0))"
+    " pg_advisory_xact_lock(hashtextextended(:place, 0)),"
+    " (SELECT id FROM sources WHERE id = :source AND NOT deleted FOR SHARE)"
 )
+"""One trip for both locks. The select list is evaluated from left to right."""
 
 
 class PathTransaction:
@@ -98,8 +100,8 @@ class PostgresBooks:
     async def at(self, source_id: str, path: str) -> AsyncIterator[PathTransaction | None]:
         """See `Books`."""
         async with transaction(self._sessions) as session:
-            await session.execute(_LOCK_PATH, {"place": f"{source_id}\n{path}"})
-            if not await SourceStore(session, self._seal).hold(source_id):
+            holding = await session.execute(_HOLD, {"place": f"{source_id}\n{path}", "source": source_id})
+            if holding.one()[-1] is None:
                 yield None
                 return
             work = PathTransaction(session, self._commits, self._seal, source_id=source_id, path=path)
@@ -145,7 +147,7 @@ class PostgresBooks:
         draft.put_source(record.model_copy(update=changes))
         await draft.flush()
 
-    async def note_feed(self, source_id: str, *, messages: int) -> None:
+    async def note_feed(self, source_id: str, *, messages: int, changed: int) -> None:
         """See `Books`."""
         async with transaction(self._sessions) as session:
-            await SourceStore(session, self._seal).note_feed(source_id, messages=messages)
+            await SourceStore(session, self._seal).note_feed(source_id, messages=messages, changed=changed)
