@@ -40,6 +40,9 @@ class FakeTopic:
     away: bool = False
     starts: int = 0
     fetch_at_most: int = 1_000
+    fetches_left: int | None = None
+    """After so many fetches with records there are none, although records lie there."""
+
     wrote: asyncio.Event = field(default_factory=asyncio.Event)
 
     def append(self, messages: Iterable[Message]) -> None:
@@ -122,10 +125,13 @@ class FakeConsumer:
         self._answer()
         if not self._topic.beginning <= self._at <= self._topic.end:
             raise OffsetOutOfRangeError({partition: self._at})
-        if self._at >= self._topic.stable():
+        await asyncio.sleep(0)
+        if self._at >= self._topic.stable() or self._topic.fetches_left == 0:
             self._topic.wrote.clear()
             await asyncio.wait([asyncio.ensure_future(self._topic.wrote.wait())], timeout=timeout_ms / 1000)
             return {}
+        if self._topic.fetches_left is not None:
+            self._topic.fetches_left -= 1
         stable = self._topic.stable()
         waiting = [record for record in self._topic.records if self._at <= record.offset < stable]
         found = waiting[: min(max_records, self._topic.fetch_at_most)]

@@ -32,7 +32,7 @@ def test_what_reached_the_topic_but_was_not_yet_forgotten_here_is_not_published_
 @pytest.mark.parametrize(
     ("tail", "counters", "waiting", "word"),
     [
-        pytest.param(Tail(7, OURS), Counters(issued_seq=6, published_seq=6), None, "rewound", id="restored"),
+        pytest.param(Tail(7, OURS), Counters(issued_seq=6, published_seq=6), None, "issued 6", id="restored"),
         pytest.param(Tail(7, OURS), Counters(issued_seq=9, published_seq=6), THEIRS, "rewound", id="went-on-since"),
         pytest.param(Tail(7, OURS), Counters(issued_seq=9, published_seq=6), None, "rewound", id="not-in-the-outbox"),
         pytest.param(Tail(4, OURS), Counters(issued_seq=9, published_seq=6), None, "behind", id="topic-lost-commits"),

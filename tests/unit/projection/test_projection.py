@@ -88,11 +88,14 @@ def topic() -> FakeTopic:
     return topic
 
 
-async def test_ready_after_everything_that_was_there_at_the_start(topic: FakeTopic) -> None:
-    topic.fetch_at_most = 1
+async def test_ready_after_everything_that_was_there_at_the_start_and_not_before(topic: FakeTopic) -> None:
+    topic.fetch_at_most, topic.fetches_left = 1, 2
     async with running(topic) as it:
+        await until(lambda: topic.fetches_left == 0)
+        assert it.holds(a="red", b="white")()
         assert not it.projection.ready
         assert it.projection.reason
+        topic.fetches_left = None
         await until(lambda: it.projection.ready)
         assert it.holds(a="red", b="blue")()
         assert (it.projection.seq, it.projection.position) == (2, 3)
@@ -189,23 +192,23 @@ async def test_partitions_that_grew_make_it_not_ready_and_not_fresh_for_good(top
 async def test_starting_over_drops_everything_and_is_not_ready_until_rebuilt(topic: FakeTopic) -> None:
     async with running(topic) as it:
         await until(lambda: it.projection.ready and it.projection.freshness.is_fresh())
-        topic.records, topic.beginning, topic.end = [], 0, 0
-        topic.partitions = None
-        topic.append(committed(lamp("c", 1)))
-        topic.wrote.set()
-        topic.partitions = {0}
+        topic.records, topic.end = [], 0
+        topic.fetch_at_most, topic.fetches_left = 1, 1
+        topic.append([*committed(lamp("c", 1)), *committed(lamp("d", 2))])
         await until(it.holds(c="white"))
-        await until(lambda: it.projection.ready)
+        assert not it.projection.ready
+        assert not it.projection.freshness.is_fresh()
         assert it.projection.seq == 1
+        topic.fetches_left = None
+        await until(lambda: it.projection.ready)
+        assert it.holds(c="white", d="white")()
 
 
-async def test_between_the_restart_and_the_rebuilding_nothing_is_known(topic: FakeTopic) -> None:
+async def test_between_the_restart_and_the_first_record_nothing_is_known(topic: FakeTopic) -> None:
     async with running(topic) as it:
-        await until(lambda: it.projection.ready and it.projection.freshness.is_fresh())
-        topic.visible = 0
+        await until(lambda: it.projection.ready)
         topic.records, topic.end = [], 0
         await until(it.holds())
-        topic.append(committed(lamp("c", 1)))
         assert it.projection.seq == 0
 
 
@@ -223,13 +226,25 @@ async def test_a_broker_that_is_away_leaves_it_ready_but_not_fresh(topic: FakeTo
 async def test_a_projection_that_lags_is_not_fresh(topic: FakeTopic) -> None:
     async with running(topic) as it:
         await until(lambda: it.projection.ready and it.projection.freshness.is_fresh())
-        part, _ = committed(lamp("a", 3), lamp("b", 3))
-        topic.append([part])
-        topic.end += 1
-        topic.records.append(replace(topic.records[-1], offset=99))  # never fetched, yet before the end
+        topic.fetches_left = 0
+        topic.append(committed(lamp("a", 3)))
         it.clock.advance(3.1)
         await it.projection.freshness.ask()
-        assert it.projection.position <= 3 or not it.projection.freshness.is_fresh()
+        assert not it.projection.freshness.is_fresh()
+        topic.fetches_left = None
+        await until(it.projection.freshness.is_fresh)
+
+
+async def test_a_commit_that_is_held_back_is_not_counted_as_applied(topic: FakeTopic) -> None:
+    async with running(topic) as it:
+        await until(lambda: it.projection.ready and it.projection.freshness.is_fresh())
+        topic.fetch_at_most, topic.fetches_left = 1, 1
+        topic.append(committed(lamp("a", 3), lamp("b", 3)))
+        await until(lambda: topic.fetches_left == 0)
+        it.clock.advance(3.1)
+        await it.projection.freshness.ask()
+        assert (it.projection.seq, it.projection.position) == (2, 3)
+        assert not it.projection.freshness.is_fresh()
 
 
 async def test_waiting_for_a_commit_ends_with_its_snapshot(topic: FakeTopic) -> None:
