@@ -13,7 +13,6 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from pydantic import SecretStr
 
 from services.gateway.client.enrolment import take_up
 from services.gateway.client.fence import TickFence
@@ -32,12 +31,13 @@ from shared import telemetry, topics
 from shared.bus.cloudevents import Message
 from shared.bus.connection import KafkaSettings, connect, disconnect, publish
 from shared.bus.whole_topic import FromEnd, WholeTopicReader
-from shared.config import CommonSettings, Misconfigured, Mode, read_secret_file
+from shared.config import CommonSettings, Misconfigured, Mode
 from shared.crypto.secret import disable_core_dumps
 from shared.errors import Unavailable
 from shared.health import Readiness
 from shared.problems import install_problem_handlers
 from shared.serving import Background, serve
+from shared.wiring import kafka_settings
 
 ENROL_AGAIN_S = 1.0
 
@@ -159,20 +159,9 @@ def _instance(  # noqa: PLR0917
 
 
 def _kafka(settings: GatewaySettings, common: CommonSettings, identity: Identity) -> KafkaSettings:
-    password = common.kafka_sasl_password_file
-    return KafkaSettings.model_validate(
-        {
-            "bootstrap": settings.kafka_bootstrap
-            or identity.enrolled.bootstrap.get("broker")
-            or common.kafka_bootstrap,
-            "client_id": f"gateway-{settings.name}",
-            "security_protocol": common.kafka_security_protocol,
-            "sasl_mechanism": common.kafka_sasl_mechanism,
-            "sasl_username": common.kafka_sasl_username or None,
-            "sasl_password": SecretStr(read_secret_file(password)) if password else None,
-            "ca_file": common.kafka_ca_file,
-        }
-    )
+    bootstrap = settings.kafka_bootstrap or identity.enrolled.bootstrap.get("broker") or common.kafka_bootstrap
+    named = common.model_copy(update={"kafka_bootstrap": bootstrap})
+    return kafka_settings(named, client_id=f"gateway-{settings.name}")
 
 
 async def _run(instance: Instance, producer: AIOKafkaProducer) -> None:

@@ -92,6 +92,9 @@ class Notices:
         while True:
             yield await self._reads.get()
 
+    async def close(self) -> None:
+        pass
+
     def put(self, read: Read) -> None:
         self._reads.put_nowait(read)
 

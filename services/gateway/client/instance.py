@@ -92,10 +92,13 @@ class Instance:
 
     async def run(self) -> None:
         """Read notices, write receipts, watch the clocks; cancel to stop."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._obey(), name="notices")
-            tasks.create_task(self.receipts.run(), name="receipts")
-            tasks.create_task(self._watch(), name="expiry and fence")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._obey(), name="notices")
+                tasks.create_task(self.receipts.run(), name="receipts")
+                tasks.create_task(self._watch(), name="expiry and fence")
+        finally:
+            await self.reader.close()
 
     def not_ready(self) -> str | None:
         """Why nothing can be resolved now, safe to show; None when it can."""

@@ -77,6 +77,9 @@ class Reader(Protocol):
         """All that follows, for ever."""
         ...
 
+    async def close(self) -> None:
+        """Let go of the connection."""
+
 
 async def happenings(reader: Reader, policy_key: VerifyKey) -> AsyncIterator[Happening]:
     """What follows the captured position, in the order of the topic."""
