@@ -129,9 +129,8 @@ class Estate:
 
     def source(self, name: str = "vault", **said: Any) -> Message:
         """A KV source at the estate's origin."""
-        return self.write(
-            SourceRecord, f"source/{name}", **({"name": name, "place": KvSource(origin=self.origin)} | said)
-        )
+        defaults: dict[str, Any] = {"name": name, "place": KvSource(origin=self.origin)}
+        return self.write(SourceRecord, f"source/{name}", **(defaults | said))
 
     def reference(self, name: str, *, version: str = "1", source: str = "vault", **said: Any) -> Message:
         """A reference `<path>/<key>`."""

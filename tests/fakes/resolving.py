@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from services.dev.platform import DevIssuer
 from services.resolver.api import ResolveRoute
@@ -21,7 +23,7 @@ from services.resolver.entries import Entry
 from services.resolver.reads import Reads
 from services.resolver.records import Draft, Position
 from services.resolver.resolution import Resolver
-from services.resolver.sources.port import ReadFailed, ReadValue, ValueMissing
+from services.resolver.sources.port import AnswerUnusable, ReadDenied, ReadFailed, ReadValue, ValueMissing
 from services.resolver.state import catalog_apply, policy_apply
 from services.resolver.trust import Trust, pinned
 from shared import topics
@@ -53,6 +55,7 @@ class FakeKnowledge:
         self._catalog_fold = Fold(registry(*CATALOG_RECORDS), lambda _: None)
         self._learned = 0
         self._moved = asyncio.Event()
+        self.waited_for: list[Floor] = []
 
     def learn(self, estate: Estate, *, up_to: int | None = None) -> None:
         """Take in what the estate wrote since the last time."""
@@ -74,6 +77,7 @@ class FakeKnowledge:
 
     async def reach(self, floor: Floor, *, within_s: float) -> bool:
         """See `Knowledge`."""
+        self.waited_for.append(floor)
         try:
             async with asyncio.timeout(within_s):
                 while not self.snapshot().floor.covers(floor):
@@ -124,9 +128,6 @@ class FakeLog:
         return [entry.phase for entry in self.entries]
 
 
-Answer = Callable[[], ReadValue]
-
-
 @dataclass(slots=True)
 class Pending:
     """A read that has begun and waits for the test."""
@@ -149,39 +150,82 @@ class Pending:
         return await self._result
 
 
+@dataclass(slots=True)
+class Secret:
+    """One secret: what each version holds, None for one that was deleted."""
+
+    versions: dict[int, dict[str, Any] | None] = field(default_factory=dict)
+    current: int = 0
+
+
 class FakeVault:
-    """`ValueReader` with values by reference name; with `by_hand`, every read waits for the test."""
+    """`ValueReader` on secrets in memory. With `by_hand` every read waits for the test, `failure` fails them all."""
 
     def __init__(self) -> None:
-        self.values: dict[str, tuple[str, str]] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.denied: set[str] = set()
         self.by_hand = False
         self.pending: list[Pending] = []
         self.handed_out: list[ReadValue] = []
         self.failure: ReadFailed | None = None
 
+    def write(self, path: str, values: Mapping[str, Any], *, version: int | None = None) -> int:
+        """A new version of a secret: the next one, or the one given."""
+        secret = self.secrets.setdefault(path, Secret())
+        secret.current = secret.current + 1 if version is None else version
+        secret.versions[secret.current] = dict(values)
+        return secret.current
+
     def put(self, reference: str, value: str, version: str = "1") -> None:
-        """A new version of a value."""
-        self.values[reference] = (value, version)
+        """A new version of the secret behind the reference `<path>/<key>`; other keys stay."""
+        path, _, key = reference.rpartition("/")
+        secret = self.secrets.get(path, Secret())
+        self.write(path, (secret.versions.get(secret.current) or {}) | {key: value}, version=int(version))
+
+    def delete(self, path: str) -> None:
+        """The newest version can't be read any more."""
+        secret = self.secrets[path]
+        secret.versions[secret.current] = None
 
     async def read(self, source: Source, reference: Reference, *, version: str | None = None) -> ReadValue:
         """See `ValueReader`."""
-        del source, version
-        read = await self._outcome(reference.name)
+        del source
+        read = await self._outcome(reference, version)
         self.handed_out.append(read)
         return read
 
-    async def _outcome(self, name: str) -> ReadValue:
+    async def _outcome(self, reference: Reference, version: str | None) -> ReadValue:
         if self.by_hand:
-            pending = Pending(name)
+            pending = Pending(reference.name)
             self.pending.append(pending)
             return await pending.outcome()
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        if name not in self.values:
+        if reference.path in self.denied:
+            raise ReadDenied
+        secret = self.secrets.get(reference.path, Secret())
+        number = secret.current if version is None else int(version)
+        entries = secret.versions.get(number)
+        if entries is None:
             raise ValueMissing
-        value, at_version = self.values[name]
-        return ReadValue(SecretBytes(value.encode()), at_version)
+        return ReadValue(SecretBytes(as_bytes(chosen(entries, reference.key))), str(number))
+
+
+def chosen(entries: Mapping[str, Any], key: str | None) -> object:
+    """What a reference means in a secret: the named key, or the only one."""
+    if key is None:
+        if len(entries) != 1:
+            raise AnswerUnusable
+        return next(iter(entries.values()))
+    if key not in entries:
+        raise ValueMissing
+    return entries[key]
+
+
+def as_bytes(entry: object) -> bytes:
+    """Text as UTF-8, anything else as compact JSON."""
+    return entry.encode() if isinstance(entry, str) else json.dumps(entry, separators=(",", ":")).encode()
 
 
 @dataclass(slots=True)
@@ -200,9 +244,9 @@ class Bench:
         """The resolver applies everything that was written."""
         self.knowledge.learn(self.estate)
 
-    def token(self, *groups: str, subject: str = "agent", **claims: float) -> str:
+    def token(self, *groups: str, subject: str = "agent", ttl_s: float = 3600) -> str:
         """A token of somebody in these groups."""
-        return self.issuer.token(subject, groups or ("hospital-a-staff",), **claims)
+        return self.issuer.token(subject, groups or ("hospital-a-staff",), ttl_s)
 
     def reasons(self) -> list[tuple[Phase, str]]:
         """What was recorded, in order, with reasons."""
@@ -229,7 +273,7 @@ def bench(estate: Estate, issuer: DevIssuer, *, clock: Callable[[], float] = tim
         log=log,
         reads=Reads({"kv2": vault}),
         signing_key=key,
-        floor_wait_s=0.05,
+        floor_wait_s=0.1,
         lease_ttl_s=900.0,
         clock=clock,
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.resolver.domain.decision import Allowed, Denied, Person, Plan, Reason, Wish, decide
-from services.resolver.domain.facts import Evidence
 from services.resolver.domain.snapshot import Snapshot
-from services.resolver.trust import pinned
+from services.resolver.trust import Trust, pinned
 from shared.crypto.signing import SigningKey
 from shared.errors import AssertionInvalid, ChoiceNeeded, NotAvailable, TokenInvalid
 from shared.events.catalog import ReferenceState
@@ -40,20 +39,20 @@ class Table:
         knowledge.learn(self.estate)
         return knowledge.snapshot()
 
-    def trust(self) -> Callable[[Evidence], bool]:
+    def trust(self) -> Trust:
         policy, catalog = self.estate.policy_key.verify_key, self.estate.catalog_key.verify_key
         return pinned(policy_key=policy.to_base64(), catalog_key=catalog.to_base64())
 
-    def ask(self, person: Person = STAFF_A, server: str = "patients-db", **wish: object) -> Allowed | Denied:
-        said = Wish(server=server, context=wish.get("context"), choices=wish.get("choices", {}))  # type: ignore[arg-type]
+    def ask(self, person: Person = STAFF_A, server: str = "patients-db", **wish: Any) -> Allowed | Denied:
+        said = Wish(server=server, context=wish.get("context"), choices=wish.get("choices", {}))
         return decide(self.snapshot(), person, INSTANCE, said, now=NOW, trusts=self.trust())
 
-    def plan(self, person: Person = STAFF_A, **wish: object) -> Plan:
+    def plan(self, person: Person = STAFF_A, **wish: Any) -> Plan:
         decided = self.ask(person, **wish)
         assert isinstance(decided, Allowed), decided
         return decided.plan
 
-    def reason(self, person: Person = STAFF_A, **wish: object) -> Reason:
+    def reason(self, person: Person = STAFF_A, **wish: Any) -> Reason:
         decided = self.ask(person, **wish)
         assert isinstance(decided, Denied)
         return decided.reason
@@ -228,7 +227,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("limit", "fits"), LIMITS)
-def test_a_grant_holds_within_its_limits(table: Table, limit: dict[str, object], *, fits: bool) -> None:
+def test_a_grant_holds_within_its_limits(table: Table, limit: dict[str, Any], *, fits: bool) -> None:
     table.estate.again(INSTANCE, labels={"env": "prod", "region": "eu"})
     table.estate.again(GRANT_A, **limit)
     assert isinstance(table.ask(), Allowed if fits else Denied)
@@ -353,7 +352,7 @@ WISHES = st.fixed_dictionaries(
 @settings(max_examples=150, deadline=None)
 @given(made=estates(), groups=st.sets(st.sampled_from(("nurses", "doctors", "strangers"))), wish=WISHES)
 def test_nothing_that_was_not_granted_is_ever_allowed(
-    made: tuple[Estate, set[tuple[str, str]], dict[str, set[str]]], groups: set[str], wish: dict[str, object]
+    made: tuple[Estate, set[tuple[str, str]], dict[str, set[str]]], groups: set[str], wish: dict[str, Any]
 ) -> None:
     estate, granted, members = made
     decided = Table(estate).ask(Person(idp_id="idp/okta", subject="ana", groups=frozenset(groups)), **wish)

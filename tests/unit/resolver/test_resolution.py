@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ async def begun(bench: Bench, count: int = 1) -> list[Pending]:
     return bench.vault.pending
 
 
-def asking(bench: Bench, token: str | None = None, **wish: object) -> asyncio.Task[Reply]:
+def asking(bench: Bench, token: str | None = None, **wish: Any) -> asyncio.Task[Reply]:
     return asyncio.create_task(bench.gateway.ask(token or bench.token(), **wish))
 
 
