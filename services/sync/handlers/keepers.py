@@ -38,6 +38,8 @@ _REFRESH_S: Final = 1.0
 _FEED_NOTE_S: Final = 2.0
 """Between notes that the feed was heard."""
 
+_MOST_DOUBLINGS: Final = 16
+
 _PAUSE_S: Final = 0.5
 """After the database failed a look."""
 
@@ -59,7 +61,11 @@ class Rhythm:
 
     def next_s(self, failures: int) -> float:
         """Seconds until the next sweep after `failures` in a row."""
-        base = self.sweep_every_s if not failures else min(self.sweep_every_s, self.retry_s * 2 ** (failures - 1))
+        base = (
+            self.sweep_every_s
+            if not failures
+            else min(self.sweep_every_s, self.retry_s * 2 ** min(failures - 1, _MOST_DOUBLINGS))
+        )
         return base * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - to spread load
 
 
