@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -58,12 +59,17 @@ class Hospital:
             await connection.close()
         await self._publish()
 
-    async def rotate(self) -> None:
-        """Change the role's password, cut its connections, and write the new URL to the secret manager."""
+    async def rotate(self) -> datetime:
+        """Change the role's password, cut its connections, write the new URL to the secret manager.
+
+        Returns when the write to the secret manager began.
+        """
         password = self._new_password()
         await self.postgres.set_password(self.name, password)
         await self.postgres.disconnect(self.name)
+        written_at = datetime.now(UTC)
         await self._publish()
+        return written_at
 
     async def _publish(self) -> None:
         url = self.postgres.dsn(self.name, self.name).replace("postgresql://", "postgresql+psycopg2://", 1)

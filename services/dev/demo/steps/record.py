@@ -54,7 +54,7 @@ def _show(stage: Stage, records: list[dict[str, Any]]) -> None:
     rows = []
     for record in records[:_SHOWN]:
         first: dict[str, Any] = next(iter(record.get("references", ())), {})
-        what = f"{record['action']} {first.get('name', '')}"
+        what = f"{record['action'].rpartition(':')[2]} {first.get('name', '')}"
         decision = record.get("decision") or record.get("reason")
         when = str(record["at"])[11:23]
         who = (record["n"], record.get("actor"), record.get("context"))

@@ -65,5 +65,6 @@ async def probe_foreign_reference(stage: Stage) -> None:
     theirs = present(await agent.refusal(stage.url("gateway-1"), **naming_theirs), f"{foreign} is refused")
     nobodys = await agent.refusal(stage.url("gateway-1"), **{"Keyfob-Choice": f"{FIELD}=no-such/reference"})
     expect(theirs == nobodys, "the refusal is byte for byte that of a name that does not exist")
-    stage.narrator.say(f"{theirs.status} {theirs.body.decode()}")
+    said = orjson.loads(theirs.body)["detail"]
+    stage.narrator.say(f"{theirs.status}, {len(theirs.body)} bytes: {said}")
     stage.narrator.say("byte for byte the same for a name that does not exist")
