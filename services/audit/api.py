@@ -20,7 +20,10 @@ from shared.administration import AdminGuard, Role
 from shared.events.audit import AuditAction, AuditRecord
 
 PAGE_LIMIT: Final = 1000
-Text = Annotated[str | None, Query(min_length=1, max_length=256)]
+_PLAIN: Final = r"^[^\x00-\x1f]+$"
+"""A name or id, without control characters."""
+
+Text = Annotated[str | None, Query(min_length=1, max_length=256, pattern=_PLAIN)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]
 Format = Literal["json", "jsonl", "csv"]
 
@@ -82,7 +85,7 @@ class Use(BaseModel):
 
 
 class WhoDid(BaseModel):
-    """Everybody who was given a value of one reference in a span of time."""
+    """Everybody who held a value of one reference in a span of time."""
 
     reference: str
     items: tuple[Use, ...]
@@ -98,7 +101,7 @@ class Asked:
     action: AuditAction | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
-    after: Annotated[int, Query(ge=0)] = 0
+    after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0
     limit: Limit = 100
 
     def query(self) -> RecordQuery:
@@ -141,12 +144,14 @@ def _lease_routes(router: APIRouter, begin: Transaction, clock: Clock) -> None:
         reference: Text = None,
         instance: Text = None,
         open: bool = True,  # noqa: A002, FBT001, FBT002 - the name of the public parameter
-        after: Annotated[str, Query(max_length=256)] = "",
+        after: Text = None,
         limit: Limit = 100,
     ) -> LeasePage:
         """Leases: those that somebody may hold now, or all of them."""
         at = clock() if open else None
-        query = LeaseQuery(reference=reference, instance=instance, given_by=at, open_at=at, after=after, limit=limit)
+        query = LeaseQuery(
+            reference=reference, instance=instance, given_by=at, open_at=at, after=after or "", limit=limit
+        )
         async with begin() as journal:
             found = await journal.leases(query)
         cursor = found[-1].opened.lease_id if len(found) == limit else None
@@ -154,11 +159,11 @@ def _lease_routes(router: APIRouter, begin: Transaction, clock: Clock) -> None:
 
     @router.get("/references/{reference:path}/who-did")
     async def who_did(
-        reference: Annotated[str, PathParameter(max_length=256)],
+        reference: Annotated[str, PathParameter(min_length=1, max_length=256, pattern=_PLAIN)],
         since: AwareDatetime | None = None,
         until: AwareDatetime | None = None,
     ) -> WhoDid:
-        """Everybody who was given a value of a reference, by name or id."""
+        """Everybody who held a value of a reference at some time between, by name or id."""
         query = LeaseQuery(reference=reference, since=since, until=until, given_by=clock(), limit=PAGE_LIMIT)
         uses: dict[tuple[str, ...], Use] = {}
         async for view in _all_leases(begin, query):

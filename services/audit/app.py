@@ -17,14 +17,16 @@ from faststream.kafka import KafkaBroker
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.audit.api import routes
-from services.audit.domain.ports import LOG
-from services.audit.handlers import AccessTrail, ChangeTrail, ReceiptTrail, Signer
+from services.audit.domain.ports import LOG, Signer
+from services.audit.handlers import AccessTrail, ChangeTrail, ReceiptTrail
 from services.audit.settings import AuditSettings
 from services.audit.store import transactions
+from services.audit.watching import EchoWatch
 from shared import topics
 from shared.administration import AdminGuard
 from shared.bus.connection import KafkaSettings, connect
 from shared.bus.effects import Consumption, consume_batches, effects_broker
+from shared.bus.group_progress import GroupProgress
 from shared.config import AdminSettings, CommonSettings, DatabaseSettings
 from shared.database import engine_for, migrate, sessions_for
 from shared.egress import guarded_session
@@ -47,9 +49,32 @@ CONSUMED: Final = (topics.ACCESS, topics.VAULT_CHANGES, topics.POLICY_CHANGES, t
 READ: Final = (*CONSUMED, topics.POLICY)
 
 
+def group_of(topic: str) -> str:
+    """The consumer group of one topic."""
+    return f"{GROUP}-{topic}"
+
+
 def now() -> datetime:
     """UTC."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """The port `Instances` on the directory of enrolled instances."""
+
+    directory: InstanceDirectory
+    authority: Authority
+
+    def signer_of(self, instance_id: str) -> Signer | None:
+        """The instance that may sign under this id, if policy really enrolled it."""
+        known = self.directory.snapshot.get(instance_id)
+        key = known.key(self.authority) if known is not None else None
+        return None if known is None or key is None else Signer(known.name, key)
+
+    async def caught_up(self) -> None:
+        """Return once everything that policy had said at the call is known."""
+        await self.directory.caught_up()
 
 
 @dataclass(slots=True)
@@ -63,6 +88,7 @@ class Audit:
     consumptions: tuple[Consumption, ...]
     directory: InstanceDirectory
     relay: Relay
+    echoes: EchoWatch
     background: Background
     readiness: Readiness = field(default_factory=Readiness)
     _waiting: str | None = "starting"
@@ -94,6 +120,7 @@ class Audit:
         # Receipts are judged by instances: those that policy has must be known before the first one is read.
         await until_done(self.directory.caught_up, what="policy", tell=self._tell)
         await connect(self.broker, what="events")
+        self.background.start("echoes", self.echoes.run)
         for consumption in self.consumptions:
             self.background.start(f"watch {consumption.topic}", consumption.watch)
         self._waiting = None
@@ -118,7 +145,7 @@ def build(
 
     broker = effects_broker(kafka)
     accesses, changes = AccessTrail(begin, now), ChangeTrail(begin)
-    receipts = ReceiptTrail(begin, lambda instance_id: signer(directory, authority, instance_id))
+    receipts = ReceiptTrail(begin, Signers(directory, authority), now)
     handlers = {
         topics.ACCESS: accesses.on_access,
         topics.VAULT_CHANGES: changes.on_vault_changes,
@@ -128,11 +155,10 @@ def build(
     }
     # A group for each topic: members of one group wait for each other whenever one of them starts.
     consumptions = tuple(
-        consume_batches(
-            broker, topic=topic, group=f"keyfob-audit-{topic}", handler=handler, max_messages=settings.batch
-        )
+        consume_batches(broker, topic=topic, group=group_of(topic), handler=handler, max_messages=settings.batch)
         for topic, handler in handlers.items()
     )
+    progress = GroupProgress(kafka, topic=topics.ACCESS, group=group_of(topics.ACCESS))
     audit = Audit(
         kafka=kafka,
         engine=engine,
@@ -141,19 +167,13 @@ def build(
         consumptions=consumptions,
         directory=directory,
         relay=relay,
+        echoes=EchoWatch(begin, progress, now, settings.echoes_every_s),
         background=background,
     )
     audit.watch()
     app = application(TITLE, lifespan=audit.running, readiness=audit.readiness)
     app.include_router(routes(begin, now, guard))
     return app, audit
-
-
-def signer(directory: InstanceDirectory, authority: Authority, instance_id: str) -> Signer | None:
-    """The instance that may sign receipts under this id, if policy really enrolled it."""
-    known = directory.snapshot.get(instance_id)
-    key = known.key(authority) if known is not None else None
-    return None if known is None or key is None else Signer(known.name, key)
 
 
 def _named(*names: str) -> list[Topic]:

@@ -7,33 +7,61 @@ seen in its order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
-from services.audit.domain.entries import Entry, access_entry, alert_entry, lease_entries, policy_entry, vault_entry
-from services.audit.domain.leases import Ended, LeaseFact, facts_of
-from services.audit.domain.ports import Clock, Transaction
-from services.audit.domain.streams import BEFORE_FIRST, Broken, Head, Repeated, broken_entry, follow
+from services.audit.domain.echoes import compare, contradiction, echoes_of
+from services.audit.domain.entries import (
+    Entry,
+    access_entry,
+    access_key,
+    alert_entry,
+    lease_entries,
+    policy_entry,
+    vault_entry,
+)
+from services.audit.domain.leases import Ended, LeaseFact, Opened, facts_of
+from services.audit.domain.ports import Clock, Instances, Journal, Transaction
+from services.audit.domain.streams import (
+    BEFORE_FIRST,
+    FORK,
+    Broken,
+    Continues,
+    Forked,
+    Head,
+    Repeated,
+    broken_entry,
+    follow,
+    payload_hash,
+)
 from shared.bus.cloudevents import Message, decode
 from shared.bus.effects import Ack, Outcome
-from shared.crypto.signing import VerifyKey
 from shared.delivery.receipts import receipt_verifies
 from shared.events.access import AccessRecord
 from shared.events.alerts import Alert
 from shared.events.changes import PolicyChange, VaultChange
 from shared.events.receipts import GatewayReceipt
 
+TRACEPARENT_PARTS: Final = 4
+"""Version, trace id, parent id and flags (W3C Trace Context, section 3.2)."""
+
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
-    """An enrolled instance, as policy signed it."""
+class Read:
+    """One access record and the hash of its payload as it was on the wire."""
 
-    name: str
-    key: VerifyKey
+    record: AccessRecord
+    digest: str
+
+    @property
+    def key(self) -> str:
+        """What makes it the same one when it comes again."""
+        return access_key(self.record.stream, self.record.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +73,44 @@ class AccessTrail:
 
     async def on_access(self, messages: tuple[Message, ...]) -> Outcome:
         """Record them. Raises `Unreadable` for one that is no access record."""
-        read = [(decode(message, AccessRecord), message.value) for message in messages]
+        read = [Read(decode(message, AccessRecord), payload_hash(message.value)) for message in messages]
         async with self.begin() as journal:
-            known = await journal.heads({record.stream for record, _ in read})
-            entries, facts, heads = self._judge(read, dict(known))
+            heads = dict(await journal.heads({one.record.stream for one in read}))
+            behind = [one.key for one in read if one.record.n <= heads.get(one.record.stream, BEFORE_FIRST).n]
+            recorded = dict(await journal.hashes(behind)) if behind else {}
+            entries, facts = self._judge(read, heads, recorded)
             await journal.write(entries)
             await journal.apply(facts)
             await journal.keep_heads(heads)
         return Ack()
 
     def _judge(
-        self, read: list[tuple[AccessRecord, bytes]], heads: dict[str, Head]
-    ) -> tuple[list[Entry], list[LeaseFact], dict[str, Head]]:
+        self, read: list[Read], heads: dict[str, Head], recorded: dict[str, str]
+    ) -> tuple[list[Entry], list[LeaseFact]]:
+        """What to record; `heads` and `recorded` move on with each record."""
         entries: list[Entry] = []
         facts: list[LeaseFact] = []
-        for record, payload in read:
-            finding = follow(heads.get(record.stream, BEFORE_FIRST), record, payload)
-            if isinstance(finding, Repeated):
-                continue
-            if isinstance(finding, Broken):
-                _log.error("access-stream-broken", stream=record.stream, n=record.n, reason=finding.reason)
-                entries.append(broken_entry(record, finding, at=self.clock()))
-            heads[record.stream] = finding.head
-            entries.append(access_entry(record))
+        for one in read:
+            record = one.record
+            head = heads.get(record.stream, BEFORE_FIRST)
+            match follow(head, record, digest=one.digest, recorded=recorded.get(one.key)):
+                case Repeated():
+                    continue
+                case Forked(detail):
+                    entries.append(self._alarm(record, FORK, detail))
+                    continue
+                case Broken(head, reason, detail):
+                    entries.append(self._alarm(record, reason, detail))
+                case Continues(head):
+                    pass
+            heads[record.stream], recorded[one.key] = head, one.digest
+            entries.append(access_entry(record, digest=one.digest))
             facts += facts_of(record)
-        return entries, facts, heads
+        return entries, facts
+
+    def _alarm(self, record: AccessRecord, reason: str, detail: str) -> Entry:
+        _log.error("access-stream-broken", stream=record.stream, n=record.n, reason=reason)
+        return broken_entry(record, reason=reason, detail=detail, at=self.clock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +121,21 @@ class ChangeTrail:
 
     async def on_vault_changes(self, messages: tuple[Message, ...]) -> Outcome:
         """Record them. Raises `Unreadable` for one that is no change of a reference."""
-        return await self._record([vault_entry(decode(message, VaultChange)) for message in messages])
+        return await self._record(
+            [vault_entry(decode(message, VaultChange), trace_id=trace_id_of(message)) for message in messages]
+        )
 
     async def on_policy_changes(self, messages: tuple[Message, ...]) -> Outcome:
         """Record them. Raises `Unreadable` for one that is no change of policy."""
-        return await self._record([policy_entry(decode(message, PolicyChange)) for message in messages])
+        return await self._record(
+            [policy_entry(decode(message, PolicyChange), trace_id=trace_id_of(message)) for message in messages]
+        )
 
     async def on_alerts(self, messages: tuple[Message, ...]) -> Outcome:
         """Record them. Raises `Unreadable` for one that is no alert."""
-        return await self._record([alert_entry(decode(message, Alert)) for message in messages])
+        return await self._record(
+            [alert_entry(decode(message, Alert), trace_id=trace_id_of(message)) for message in messages]
+        )
 
     async def _record(self, entries: list[Entry]) -> Outcome:
         async with self.begin() as journal:
@@ -98,33 +145,71 @@ class ChangeTrail:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptTrail:
-    """Leases that gateways say are over. Only an instance's own, signed word ends a lease."""
+    """Leases that gateways say are over, and records that they were told of.
+
+    Only an instance's own, signed word counts. What does not verify is passed over: the notifier raises the alarm, and
+    here a lease stays open until it expires.
+    """
 
     begin: Transaction
-    signer_of: Callable[[str], Signer | None]
+    instances: Instances
+    clock: Clock
 
     async def on_receipts(self, messages: tuple[Message, ...]) -> Outcome:
-        """Record the ends. Raises `Unreadable` for a gateway's receipt that is none."""
-        entries: list[Entry] = []
-        facts: list[LeaseFact] = []
-        for message in messages:
-            if message.type != GatewayReceipt.TYPE:
-                continue
-            receipt = decode(message, GatewayReceipt)
-            if not receipt.ended:
-                continue
-            signer = self.signer_of(receipt.instance_id)
-            if signer is None or not receipt_verifies(message, receipt, signer.key):
-                # The notifier raises the alarm; here a lease only stays open until it expires.
-                _log.warning("receipt-not-believed", instance=receipt.instance_id)
-                continue
-            entries += lease_entries(receipt, instance_name=signer.name)
-            facts += [
-                Ended(lease_id=one.lease_id, instance_id=receipt.instance_id, at=one.at, why=one.why)
-                for one in receipt.ended
-            ]
-        if entries:
+        """Record them. Raises `Unreadable` for a gateway's receipt that is none."""
+        said = [
+            (message, receipt)
+            for message in messages
+            if message.type == GatewayReceipt.TYPE
+            and ((receipt := decode(message, GatewayReceipt)).ended or receipt.released)
+        ]
+        if any(self.instances.signer_of(receipt.instance_id) is None for _, receipt in said):
+            # Perhaps it was enrolled a moment ago.
+            await self.instances.caught_up()
+        genuine = [one for message, receipt in said if (one := self._genuine(message, receipt)) is not None]
+        if genuine:
             async with self.begin() as journal:
-                await journal.write(entries)
-                await journal.apply(facts)
+                await self._record(journal, genuine)
         return Ack()
+
+    def _genuine(self, message: Message, receipt: GatewayReceipt) -> Genuine | None:
+        signer = self.instances.signer_of(receipt.instance_id)
+        if signer is None or not receipt_verifies(message, receipt, signer.key):
+            _log.warning("receipt-not-believed", instance=receipt.instance_id)
+            return None
+        return Genuine(receipt, signer.name, trace_id_of(message))
+
+    async def _record(self, journal: Journal, genuine: list[Genuine]) -> None:
+        leases = await journal.opened({ended.lease_id for one in genuine for ended in one.receipt.ended})
+        entries = [entry for one in genuine for entry in one.entries(leases)]
+        echoes = [echo for one in genuine for echo in echoes_of(one.receipt)]
+        compared = compare(echoes, await journal.hashes({echo.key for echo in echoes}))
+        await journal.write([*entries, *map(contradiction, compared.contradicted)])
+        await journal.apply([fact for one in genuine for fact in one.facts()])
+        await journal.await_records(compared.missing, since=self.clock())
+
+
+@dataclass(frozen=True, slots=True)
+class Genuine:
+    """A receipt that was really signed by its instance."""
+
+    receipt: GatewayReceipt
+    instance_name: str
+    trace_id: str
+
+    def entries(self, leases: Mapping[str, Opened]) -> Iterable[Entry]:
+        """What it ended, for the log."""
+        return lease_entries(self.receipt, instance_name=self.instance_name, leases=leases, trace_id=self.trace_id)
+
+    def facts(self) -> Iterable[LeaseFact]:
+        """What it ended, for who holds what."""
+        return (
+            Ended(lease_id=one.lease_id, instance_id=self.receipt.instance_id, at=one.at, why=one.why)
+            for one in self.receipt.ended
+        )
+
+
+def trace_id_of(message: Message) -> str:
+    """The trace id of a message's W3C `traceparent`; empty when there is none."""
+    parts = (message.header("traceparent") or "").split("-")
+    return parts[1] if len(parts) == TRACEPARENT_PARTS else ""

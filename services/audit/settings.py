@@ -14,3 +14,6 @@ class AuditSettings(HttpSettings, DatabaseSettings):
     model_config = SettingsConfigDict(env_prefix="KEYFOB_AUDIT_", frozen=True, extra="ignore")
 
     batch: int = Field(500, ge=1, le=5000, description="messages recorded in one transaction at most")
+    echoes_every_s: float = Field(
+        5.0, gt=0, description="between looks for records that instances were told of and that never came"
+    )

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Text, and_, any_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.audit.domain.echoes import Echo
 from services.audit.domain.entries import Entry
 from services.audit.domain.leases import PRESUMED_AFTER, Ended, LeaseFact, Opened
 from services.audit.domain.ports import LOG, LeaseQuery, LeaseView, RecordQuery, Transaction
 from services.audit.domain.streams import Head
-from services.audit.tables import counter, endings, leases, mentions, records, streams
+from services.audit.tables import counter, echoes, endings, leases, mentions, records, streams
+from shared import topics
 from shared.database import Sessions
 from shared.events.audit import AuditRecord
 from shared.outbox.commits import CommitLog
@@ -65,13 +68,54 @@ class PgJournal:
     async def _new(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those whose cause is not on record, each once, in their order."""
         wanted = {(entry.cause.topic, entry.cause.key): entry for entry in reversed(entries)}
-        cause = tuple_(records.c.cause_topic, records.c.cause_key)
-        known = await self._session.execute(
-            select(records.c.cause_topic, records.c.cause_key).where(cause.in_(list(wanted)))
-        )
-        for row in known:
-            wanted.pop((row.cause_topic, row.cause_key), None)
+        for topic in {topic for topic, _ in wanted}:
+            keys = [key for of, key in wanted if of == topic]
+            for found in await self._known(topic, keys):
+                del wanted[topic, found]
         return list(reversed(wanted.values()))
+
+    async def _known(self, topic: str, keys: Collection[str]) -> Mapping[str, str]:
+        """The hashes of causes that are on record, by key. One parameter however many are asked for."""
+        asked = records.c.cause_key == any_(bindparam("keys", list(keys), type_=ARRAY(Text)))
+        query = select(records.c.cause_key, records.c.cause_hash).where(records.c.cause_topic == topic, asked)
+        return {row.cause_key: row.cause_hash for row in await self._session.execute(query)}
+
+    async def hashes(self, keys: Collection[str]) -> Mapping[str, str]:
+        """Of those access records that are on record, by key: the hash of the payload."""
+        return await self._known(topics.ACCESS, keys) if keys else {}
+
+    async def opened(self, lease_ids: Collection[str]) -> Mapping[str, Opened]:
+        """Of those leases that are on record, by id."""
+        if not lease_ids:
+            return {}
+        asked = leases.c.lease_id == any_(bindparam("ids", list(lease_ids), type_=ARRAY(Text)))
+        found = (await self._session.execute(select(*_LEASE_COLUMNS).where(asked))).mappings()
+        return {row["lease_id"]: Opened(**row) for row in found}
+
+    async def await_records(self, awaited: Sequence[Echo], *, since: datetime) -> None:
+        """Remember that instances were told of records that are not here, or not yet."""
+        in_one_order = sorted(awaited, key=lambda one: (one.key, one.hash, one.instance_id))
+        rows = [asdict(one) | {"since": since} for one in in_one_order]
+        if rows:
+            await self._session.execute(insert(echoes).on_conflict_do_nothing(), rows)
+
+    async def awaited(self, *, before: datetime, limit: int) -> list[Echo]:
+        """The echoes that were remembered before then, the oldest first. Another replica's hands are off them."""
+        query = (
+            select(echoes.c.stream, echoes.c.n, echoes.c.hash, echoes.c.instance_id, echoes.c.at)
+            .where(echoes.c.since < before)
+            .order_by(echoes.c.since)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return [Echo(**row) for row in (await self._session.execute(query)).mappings()]
+
+    async def forget_echoes(self, settled: Sequence[Echo]) -> None:
+        """They were settled, one way or the other."""
+        names = ("stream", "n", "hash", "instance_id")
+        one = and_(*(echoes.c[name] == bindparam(f"the_{name}") for name in names))
+        rows = [{f"the_{name}": getattr(echo, name) for name in names} for echo in settled]
+        await self._session.execute(delete(echoes).where(one), rows)
 
     async def _publish(self, numbered: Sequence[AuditRecord]) -> None:
         commit = await self._commits.begin(self._session)
@@ -166,6 +210,7 @@ def _record_row(entry: Entry, record: AuditRecord) -> dict[str, Any]:
         "instance_id": entry.instance_id,
         "instance_name": entry.instance_name,
         "payload": record.to_json(),
+        "cause_hash": entry.cause.hash,
     }
 
 
@@ -202,7 +247,7 @@ def _lease_conditions(query: LeaseQuery, ended_at: ColumnElement[Any]) -> Iterab
     if query.instance is not None:
         yield or_(leases.c.instance_id == query.instance, leases.c.instance_name == query.instance)
     if query.since is not None:
-        yield leases.c.opened_at >= query.since
+        yield func.least(leases.c.expires_at, ended_at) > query.since
     if query.until is not None:
         yield leases.c.opened_at < query.until
     if query.given_by is not None:

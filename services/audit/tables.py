@@ -5,6 +5,7 @@ records     the log: number, natural key of the cause, columns to search by, the
 mentions    which references a record is about
 streams     how far each producer's stream of access records was seen
 leases      who holds which value, and how that ended
+echoes      records that instances were told of and that are not on record, or not yet
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ records: Final = Table(
     Column("instance_id", Text, nullable=False),
     Column("instance_name", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    Column("cause_hash", Text, nullable=False, comment="of an access record's payload; empty for other causes"),
     UniqueConstraint("cause_topic", "cause_key"),
     Index("records_by_time", "at"),
     Index("records_by_actor", "actor", "n"),
@@ -103,3 +105,15 @@ endings: Final = Table(
     Column("why", Text, nullable=False),
 )
 """Apart from `leases`, as a receipt may arrive before the record that it is about; only its own instance ends one."""
+
+echoes: Final = Table(
+    "echoes",
+    METADATA,
+    Column("stream", Text, primary_key=True),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", Text, primary_key=True),
+    Column("instance_id", Text, primary_key=True),
+    Column("at", _TIME, nullable=False),
+    Column("since", _TIME, nullable=False),
+    Index("echoes_by_age", "since"),
+)

@@ -6,10 +6,11 @@ twice records it once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from services.audit.domain.leases import Opened
 from shared import topics
 from shared.events.access import AccessItem, AccessRecord, Phase
 from shared.events.alerts import Alert
@@ -33,13 +34,17 @@ _DECISIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """The event that an entry was made from. `stream` and `n` only for numbered streams."""
+    """The event that an entry was made from: `key` is what makes it the same one when it comes again.
+
+    `stream`, `n` and `hash`, of the payload, only for numbered streams.
+    """
 
     topic: str
     key: str
     id: str
     stream: str = ""
     n: int | None = None
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +99,22 @@ class Entry:
         )
 
 
-def access_entry(record: AccessRecord) -> Entry:
-    """An access, its outcome or its refusal."""
+def access_key(stream: str, n: int) -> str:
+    """The key of one record of a stream."""
+    return f"{stream}/{n}"
+
+
+def access_entry(record: AccessRecord, *, digest: str) -> Entry:
+    """An access, its outcome or its refusal; `digest` is its payload's hash. The entity joins outcome and access."""
     subject = record.subject
     return Entry(
         cause=Cause(
-            topic=topics.ACCESS, key=f"{record.stream}/{record.n}", id=record.id, stream=record.stream, n=record.n
+            topic=topics.ACCESS,
+            key=access_key(record.stream, record.n),
+            id=record.id,
+            stream=record.stream,
+            n=record.n,
+            hash=digest,
         ),
         at=record.at,
         action=_ACTIONS[record.phase],
@@ -113,6 +128,8 @@ def access_entry(record: AccessRecord) -> Entry:
         server_name=record.server_name,
         context=record.context,
         references=tuple(map(_reference, record.items)),
+        entity_id=record.resolution_id,
+        detail=f"groups: {', '.join(subject.groups)}" if subject and subject.groups else "",
         policy_seq=record.policy_seq,
         catalog_seq=record.catalog_seq,
         trace_id=record.trace_id,
@@ -123,7 +140,7 @@ def _reference(item: AccessItem) -> AuditReference:
     return AuditReference(id=item.reference_id, name=item.reference_name, field=item.field, version=item.version or "")
 
 
-def vault_entry(change: VaultChange) -> Entry:
+def vault_entry(change: VaultChange, *, trace_id: str = "") -> Entry:
     """Something that happened to a reference in its source."""
     before = change.previous_version or change.previous_state or ""
     after = change.state if change.kind is VaultChangeKind.STATE_CHANGED else change.version
@@ -138,10 +155,11 @@ def vault_entry(change: VaultChange) -> Entry:
         entity_id=change.reference_id,
         detail=f"{before} → {after}" if before else str(after),
         catalog_seq=change.seq,
+        trace_id=trace_id,
     )
 
 
-def policy_entry(change: PolicyChange) -> Entry:
+def policy_entry(change: PolicyChange, *, trace_id: str = "") -> Entry:
     """What an administrator, or the clock, changed."""
     return Entry(
         cause=Cause(topic=topics.POLICY_CHANGES, key=change.id, id=change.id),
@@ -153,24 +171,48 @@ def policy_entry(change: PolicyChange) -> Entry:
         entity_id=change.entity_id,
         detail=f"{change.entity_kind} {change.entity_name}".strip(),
         policy_seq=change.seq,
+        trace_id=trace_id,
     )
 
 
-def lease_entries(receipt: GatewayReceipt, *, instance_name: str) -> Iterable[Entry]:
-    """The leases that a gateway says are over; a heartbeat without any gives nothing."""
+def lease_entries(
+    receipt: GatewayReceipt, *, instance_name: str, leases: Mapping[str, Opened], trace_id: str = ""
+) -> Iterable[Entry]:
+    """The leases that a gateway says are over; a heartbeat without any gives nothing.
+
+    `leases` are those on record, by id: whose a lease was stands in its entry if it was that gateway's own.
+    """
     for ended in receipt.ended:
-        yield Entry(
-            cause=Cause(topic=topics.RECEIPTS, key=ended.lease_id, id=ended.lease_id),
+        entry = Entry(
+            cause=Cause(topic=topics.RECEIPTS, key=f"{receipt.instance_id}|{ended.lease_id}", id=ended.lease_id),
             at=ended.at,
             action=AuditAction.LEASE_ENDED,
             reason=ended.why,
             instance_id=receipt.instance_id,
             instance_name=instance_name,
             entity_id=ended.lease_id,
+            trace_id=trace_id,
         )
+        lease = leases.get(ended.lease_id)
+        yield entry if lease is None or lease.instance_id != receipt.instance_id else _of_lease(entry, lease)
 
 
-def alert_entry(alert: Alert) -> Entry:
+def _of_lease(entry: Entry, lease: Opened) -> Entry:
+    reference = AuditReference(
+        id=lease.reference_id, name=lease.reference_name, field=lease.field, version=lease.version
+    )
+    return replace(
+        entry,
+        actor=lease.subject,
+        actor_idp=lease.subject_idp,
+        server_id=lease.server_id,
+        server_name=lease.server_name,
+        context=lease.context,
+        references=(reference,),
+    )
+
+
+def alert_entry(alert: Alert, *, trace_id: str = "") -> Entry:
     """What people were told."""
     return Entry(
         cause=Cause(topic=topics.ALERTS, key=alert.id, id=alert.id),
@@ -180,4 +222,5 @@ def alert_entry(alert: Alert) -> Entry:
         reason=alert.kind,
         entity_id=alert.concerns[0] if alert.concerns else "",
         detail=alert.summary,
+        trace_id=trace_id,
     )

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from services.audit.domain.echoes import Echo
 from services.audit.domain.entries import Entry
 from services.audit.domain.leases import LeaseFact, Opened
 from services.audit.domain.streams import Head
+from shared.crypto.signing import VerifyKey
 from shared.events.audit import AuditRecord
 
 LOG = "log/main"
@@ -58,6 +60,14 @@ class LeaseView:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An enrolled instance, as policy signed it."""
+
+    name: str
+    key: VerifyKey
+
+
 class Journal(Protocol):
     """The log and what follows from it, inside one transaction: all of it becomes durable together, or nothing."""
 
@@ -77,12 +87,56 @@ class Journal(Protocol):
         """Open and end leases. In any order and any number of times the result is the same."""
         ...
 
+    async def hashes(self, keys: Collection[str]) -> Mapping[str, str]:
+        """Of those access records that are on record, by key: the hash of the payload."""
+        ...
+
+    async def opened(self, lease_ids: Collection[str]) -> Mapping[str, Opened]:
+        """Of those leases that are on record, by id."""
+        ...
+
+    async def await_records(self, echoes: Sequence[Echo], *, since: datetime) -> None:
+        """Remember that instances were told of records that are not here, or not yet."""
+        ...
+
+    async def awaited(self, *, before: datetime, limit: int) -> list[Echo]:
+        """The echoes that were remembered before then, the oldest first."""
+        ...
+
+    async def forget_echoes(self, echoes: Sequence[Echo]) -> None:
+        """They were settled, one way or the other."""
+        ...
+
     async def records(self, query: RecordQuery) -> list[AuditRecord]:
         """The records that were asked for."""
         ...
 
     async def leases(self, query: LeaseQuery) -> list[LeaseView]:
         """The leases that were asked for."""
+        ...
+
+
+class Instances(Protocol):
+    """Who may sign receipts."""
+
+    def signer_of(self, instance_id: str) -> Signer | None:
+        """The instance that may sign under this id, if policy really enrolled it."""
+        ...
+
+    async def caught_up(self) -> None:
+        """Return once everything that policy had said at the call is known; `Unavailable` when that can't be."""
+        ...
+
+
+class AccessProgress(Protocol):
+    """How far all replicas together have recorded `access`."""
+
+    async def ends(self) -> Mapping[int, int]:
+        """The offset behind the newest message of each partition; `Unavailable` when it can't be asked."""
+        ...
+
+    async def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything before these offsets was recorded; `Unavailable` when it can't be asked."""
         ...
 
 

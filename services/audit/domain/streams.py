@@ -1,7 +1,9 @@
 """Whether a producer's stream of access records is whole: dense numbers, each naming the one before by its hash.
 
 A resolver numbers its records from 0 in each run and puts the SHA-256 of the previous payload into the next one. So a
-record that was kept from the topic, exchanged or inserted shows at the next one that arrives.
+record that was kept from the topic, exchanged or inserted shows at the next one that arrives. All records of a stream
+stand in one partition, so one that is missing when the next is read is missed at once; if it comes after all, it is
+kept and said to be late.
 """
 
 from __future__ import annotations
@@ -9,11 +11,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from services.audit.domain.entries import Cause, Entry
 from shared import topics
 from shared.events.access import FIRST_PREV, AccessRecord
 from shared.events.audit import AuditAction
+
+GAP: Final = "stream-gap"
+BROKEN: Final = "stream-broken"
+LATE: Final = "stream-late"
+FORK: Final = "stream-fork"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +44,26 @@ class Continues:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """Seen before: delivered again."""
+    """Recorded before: delivered again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something is missing or was changed before this record; the stream goes on from it."""
+    """Something is missing, was changed, or came late; the stream goes on from `head`."""
 
     head: Head
     reason: str
     detail: str
 
 
-Finding = Continues | Repeated | Broken
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """Its number is on record with another content: the record on record stays, this one is only reported."""
+
+    detail: str
+
+
+Finding = Continues | Repeated | Broken | Forked
 
 
 def payload_hash(payload: bytes) -> str:
@@ -56,27 +71,33 @@ def payload_hash(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def follow(head: Head, record: AccessRecord, payload: bytes) -> Finding:
-    """Judge the next record of a stream whose newest one is `head`."""
+def follow(head: Head, record: AccessRecord, *, digest: str, recorded: str | None) -> Finding:
+    """Judge the next record of a stream whose newest one is `head`.
+
+    `digest` is its payload's hash, `recorded` that of the record of this number which is on record, None when none is.
+    """
+    name = f"record {record.n} of {record.stream}"
+    if recorded is not None:
+        return Repeated() if recorded in ("", digest) else Forked(f"{name} came twice, with different content")
     if record.n <= head.n:
-        return Repeated()
-    after = Head(record.n, payload_hash(payload))
+        return Broken(head, LATE, f"{name} came after record {head.n}")
+    after = Head(record.n, digest)
     if record.n != head.n + 1:
-        return Broken(after, "stream-gap", f"records {head.n + 1} to {record.n - 1} of {record.stream} are missing")
+        return Broken(after, GAP, f"records {head.n + 1} to {record.n - 1} of {record.stream} are missing")
     if record.prev != head.hash:
-        return Broken(after, "stream-broken", f"record {record.n} of {record.stream} names another one before it")
+        return Broken(after, BROKEN, f"{name} names another one before it")
     return Continues(after)
 
 
-def broken_entry(record: AccessRecord, broken: Broken, *, at: datetime) -> Entry:
+def broken_entry(record: AccessRecord, *, reason: str, detail: str, at: datetime) -> Entry:
     """The alarm about a stream, for the log itself."""
-    key = f"{record.stream}/{record.n}/{broken.reason}"
+    key = f"{record.stream}/{record.n}/{reason}"
     return Entry(
         cause=Cause(topic=topics.ACCESS, key=key, id=record.id, stream=record.stream, n=record.n),
         at=at,
         action=AuditAction.ALERT_RAISED,
         decision="critical",
-        reason=broken.reason,
+        reason=reason,
         entity_id=record.stream,
-        detail=broken.detail,
+        detail=detail,
     )
