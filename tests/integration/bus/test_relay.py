@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from services.dev.platform import Broker
 from shared.outbox import relay as relay_module
 from shared.outbox.relay import Publishing, Refused, Relay, Standby
 from shared.outbox.store import OutboxStore
-from tests.integration.bus.conftest import Service, seqs_of
+from tests.integration.bus.conftest import SCHEMA, Service, seqs_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
@@ -320,3 +322,46 @@ async def _write(service: Service, count: int) -> None:
     for number in range(count):
         await service.commit(str(number))
         await asyncio.sleep(0.02)
+
+
+async def test_kill_9_in_the_middle_of_a_stream_of_commits_loses_and_doubles_nothing(service: Service) -> None:
+    """Eight processes in turn, each killed as soon as it has published something."""
+    written = asyncio.create_task(_write(service, 400))
+    published = 0
+    for _ in range(8):
+        process = await _relay_process(service)
+        try:
+            published = await until(lambda more=published: _published_beyond(service, more), within=60, every=0.02)
+        finally:
+            process.kill()
+            await process.wait()
+    await written
+    async with service.relaying() as relay:
+        await caught_up(relay, 400)
+    assert await service.published_seqs() == list(range(1, 401))
+    assert seqs_of(await service.published(service.changes)) == list(range(1, 401))
+
+
+async def _published_beyond(service: Service, seq: int) -> int:
+    (row,) = await service.run_sql("SELECT published_seq FROM relay_progress")
+    return int(row.published_seq) if row.published_seq > seq else 0
+
+
+async def _relay_process(service: Service) -> asyncio.subprocess.Process:
+    given = {
+        "database": service.url.render_as_string(hide_password=False),
+        "bootstrap": service.kafka.bootstrap,
+        "schema": SCHEMA,
+        "state_topic": service.state.name,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.fakes.relay_process",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(given).encode())
+    process.stdin.close()
+    return process
