@@ -36,8 +36,10 @@ def source(origin: str, *, name: str = "vault", mount: str = "secret") -> Source
 class Door(Protocol):
     """A vault from its owner's side, and the reader under test."""
 
-    reader: ValueReader
     source: Source
+
+    @property
+    def reader(self) -> ValueReader: ...
 
     async def write(self, path: str, values: Mapping[str, Any]) -> int: ...
 

@@ -46,24 +46,39 @@ class World:
     producer: AIOKafkaProducer
     replica: Replica
     gateway: FakeGateway
+    folder: str
+    settings: Settings
     published: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def tell(self) -> None:
-        """Publish what the estate wrote since the last time, a tick behind it, and wait until the replica has it."""
+    async def say(self) -> Floor:
+        """Publish what the estate wrote since the last time, a tick behind it."""
         async with self.turn:
             self.estate.tick()
             news, self.published = self.estate.messages[self.published :], len(self.estate.messages)
-            seqs = dict(self.estate.seqs)
+            floor = Floor(self.estate.seqs[topics.POLICY], self.estate.seqs[topics.CATALOG])
             await publish_all(self.producer, news)
-        floor = Floor(seqs[topics.POLICY], seqs[topics.CATALOG])
+        return floor
+
+    async def tell(self) -> Floor:
+        """Publish, and wait until the replica has it."""
+        floor = await self.say()
         await until(lambda: self.replica.knowledge.snapshot().floor.covers(floor), within=15)
+        return floor
 
     async def keep_ticking(self) -> None:
-        """Policy's tick, as it comes every second."""
+        """Policy's tick, as it comes every second; also while the broker is away, like policy's own."""
         while True:
             await asyncio.sleep(1.0)
-            await self.tell()
+            await self.say()
+
+    async def fresh(self) -> None:
+        """Wait until the replica can prove that what it knows is current."""
+        await until(lambda: self.replica.knowledge.stale() is None, within=30)
+
+    async def rotate(self, hospital: str, value: str) -> str:
+        """A new value in the secret manager, of which the catalog has not heard yet; its version."""
+        return str(await self.platform.openbao.put(f"{self.folder}/{hospital}", {"db-dsn": value}))
 
     def token(self, hospital: str, subject: str = "agent") -> str:
         """A token of somebody who works there."""
@@ -90,9 +105,11 @@ async def world(platform: Platform) -> AsyncIterator[World]:
 @contextlib.asynccontextmanager
 async def _world(platform: Platform, broker: Broker, issuer: DevIssuer, directory: Path) -> AsyncIterator[World]:
     estate = hospitals(origin=platform.openbao.url, issuer=issuer.url)
-    # A mount is shared by the whole test run: paths are this run's own.
+    # The mount is shared by the whole test run: the folder is this one's own.
+    folder = f"resolver-{secrets.token_hex(4)}"
     for name in ("hospital-a", "hospital-b"):
-        await platform.openbao.put(f"{name}", {"db-dsn": secret_of(name)})
+        await platform.openbao.put(f"{folder}/{name}", {"db-dsn": secret_of(name)})
+        estate.again(f"reference/{name}/db-dsn", path=f"{folder}/{name}")
     identity = estate.instance()
     settings = await _settings(platform, broker, estate, directory)
     kafka = kafka_settings(settings.common, client_id="estate")
@@ -102,11 +119,11 @@ async def _world(platform: Platform, broker: Broker, issuer: DevIssuer, director
     resolver_key = SigningKey.load(settings.resolver.signing_key_file)
     async with replica(settings) as running, running.lifespan():
         gateway = FakeGateway(identity, AUDIENCE, resolver_key.verify_key, running.app)
-        world = World(platform, broker, issuer, estate, kafka, producer, running, gateway)
+        world = World(platform, broker, issuer, estate, kafka, producer, running, gateway, folder, settings)
         ticking = asyncio.create_task(world.keep_ticking())
         try:
             await world.tell()
-            await until(lambda: running.knowledge.stale() is None, within=10)
+            await world.fresh()
             yield world
         finally:
             ticking.cancel()
