@@ -19,7 +19,7 @@ async def test_references_are_listed_by_name_page_by_page(sync: SyncUnderTest) -
         await sync.vault.put(f"{folder}/{number}", {"dsn": "x"})
         await sync.until_changed(f"{folder}/{number}", "discovered")
     seen: list[str] = []
-    after = ""
+    after: str | None = ""
     while after is not None:
         page = await sync.call("GET", f"/v1/references?limit=2&name={folder.upper()}&after={after}")
         assert len(page["items"]) <= 2

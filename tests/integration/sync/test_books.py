@@ -15,12 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.dev.platform import Platform
-from services.sync.app import MIGRATIONS, SCHEMA, SOURCE
+from services.sync.app import MIGRATIONS, SOURCE
 from services.sync.domain.detection import GONE
 from services.sync.domain.ports import Sight, Wanted
 from services.sync.handlers.looks import Looker, Source
 from services.sync.store.registers import PostgresRegister
 from services.sync.store.signatures import Seal
+from services.sync.store.tables import SCHEMA
 from services.sync.store.transactions import PostgresBooks
 from services.sync.store.views import PostgresViews
 from shared.crypto.signing import SigningKey

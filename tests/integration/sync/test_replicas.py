@@ -10,7 +10,8 @@ import pytest_asyncio
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from services.sync.app import SCHEMA, Settings, build
+from services.sync.app import Settings, build
+from services.sync.store.tables import SCHEMA
 from shared import topics
 from shared.config import Mode
 from shared.database import engine_for

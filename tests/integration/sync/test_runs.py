@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.sync.app import SCHEMA
 from services.sync.store.runs import PostgresRuns
+from services.sync.store.tables import SCHEMA
 from shared.database import engine_for, sessions_for
 from shared.events.changes import Detection
 from tests.integration.sync.conftest import SOURCE, SyncUnderTest, fresh

@@ -61,7 +61,7 @@ class Bench:
 async def task(work: Callable[[], Awaitable[None]]) -> AsyncIterator[asyncio.Task[None]]:
     running = asyncio.ensure_future(work())
     try:
-        yield running  # type: ignore[misc]
+        yield running
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

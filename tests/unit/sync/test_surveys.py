@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 
-from services.sync.domain.observations import Unreached
+from services.sync.domain.observations import Observation, Unreached
 from services.sync.handlers.looks import Looker, Source
 from services.sync.handlers.surveys import Surveyed, Surveyor
+from services.sync.sources.port import Entry, Reached, Unsuitable
 from shared.errors import SignatureInvalid, Unavailable
 from shared.events.catalog import ReferenceState
 from shared.events.changes import Detection
@@ -78,16 +80,7 @@ async def test_a_source_that_goes_down_half_way_has_removed_nothing(bench: Bench
     for number in range(20):
         await bench.vault.put(f"many/{number}", {})
     await bench.survey()
-    listing = bench.vault.entries
-
-    async def half(self: FakeSource) -> object:
-        async for entry in listing():
-            yield entry
-            bench.vault.down = "connection lost"
-            yield Unreached("connection lost")
-            return
-
-    bench.source = Source(bench.source.record, _Overridden(bench.vault, half))
+    bench.source = Source(bench.source.record, _DiesWhileListing(bench.vault))
     assert isinstance(await bench.survey(), Unreached)
     assert {bench.state(f"many/{number}") for number in range(20)} == {ReferenceState.ACTIVE}
 
@@ -168,14 +161,20 @@ async def test_a_database_that_is_away_is_told_as_such(bench: Bench) -> None:
 
 
 @dataclass(slots=True)
-class _Overridden:
-    """A source with another listing."""
+class _DiesWhileListing:
+    """A source that shows one path and is gone."""
 
     source: FakeSource
-    listing: object
 
-    def entries(self) -> object:
-        return self.listing(self.source)  # type: ignore[operator]
+    async def entries(self) -> AsyncIterator[Entry]:
+        async for entry in self.source.entries():
+            yield entry
+            self.source.down = "connection lost"
+            yield Unreached("connection lost")
+            return
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.source, name)
+    async def read(self, path: str, *, keys: bool) -> Observation:
+        return await self.source.read(path, keys=keys)
+
+    async def check(self) -> Reached | Unsuitable | Unreached:
+        return await self.source.check()
