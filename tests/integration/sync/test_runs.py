@@ -11,6 +11,7 @@ from tests.waiting import until
 
 
 async def test_a_manual_sync_says_what_it_saw_and_what_changed(sync: SyncUnderTest) -> None:
+    await sync.vault.put(fresh("seen"), {"dsn": "x"})
     run = await sync.call("POST", "/v1/syncs", {"source": SOURCE}, groups=("keyfob-operators",))
     assert run["state"] == "running"
     done = await sync.call("GET", f"/v1/syncs/{run['id']}?wait_s=20")
