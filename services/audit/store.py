@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -57,12 +57,15 @@ class PgJournal:
         if not new:
             return 0
         numbered = [(entry, entry.numbered(LOG, n)) for n, entry in enumerate(new, last + 1)]
-        await self._session.execute(insert(records), [_record_row(entry, record) for entry, record in numbered])
-        rows = [row for _, record in numbered for row in _mention_rows(record)]
-        if rows:
-            await self._session.execute(insert(mentions), rows)
+        payloads = await self._publish([record for _, record in numbered])
+        rows = [
+            _record_row(entry, record, payload) for (entry, record), payload in zip(numbered, payloads, strict=True)
+        ]
+        await self._session.execute(insert(records), rows)
+        mentioned = [row for _, record in numbered for row in _mention_rows(record)]
+        if mentioned:
+            await self._session.execute(insert(mentions), mentioned)
         await self._session.execute(update(counter).values(n=last + len(new)))
-        await self._publish([record for _, record in numbered])
         return len(new)
 
     async def _new(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -95,7 +98,7 @@ class PgJournal:
     async def await_records(self, awaited: Sequence[Echo], *, since: datetime) -> None:
         """Remember that instances were told of records that are not here, or not yet."""
         in_one_order = sorted(awaited, key=lambda one: (one.key, one.hash, one.instance_id))
-        rows = [asdict(one) | {"since": since} for one in in_one_order]
+        rows = [_row(one) | {"since": since} for one in in_one_order]
         if rows:
             await self._session.execute(insert(echoes).on_conflict_do_nothing(), rows)
 
@@ -117,11 +120,12 @@ class PgJournal:
         rows = [{f"the_{name}": getattr(echo, name) for name in names} for echo in settled]
         await self._session.execute(delete(echoes).where(one), rows)
 
-    async def _publish(self, numbered: Sequence[AuditRecord]) -> None:
+    async def _publish(self, numbered: Sequence[AuditRecord]) -> list[bytes]:
+        """Leave them to the relay; their payloads as they will be in the topic."""
         commit = await self._commits.begin(self._session)
-        for record in numbered:
-            commit.event(record, key=LOG, event_id=f"{LOG}/{record.n}")
+        payloads = [commit.event(record, key=LOG, event_id=f"{LOG}/{record.n}") for record in numbered]
         await commit.flush()
+        return payloads
 
     async def heads(self, streams_wanted: Collection[str]) -> Mapping[str, Head]:
         """The newest record seen of each of these streams, locked until the transaction ends."""
@@ -164,7 +168,7 @@ class PgJournal:
         statement = statement.on_conflict_do_update(
             index_elements=[leases.c.lease_id], set_=confirmed, where=statement.excluded.released
         )
-        await self._session.execute(statement, [asdict(one) for one in opened])
+        await self._session.execute(statement, [_row(one) for one in opened])
 
     async def _end(self, ended: Sequence[Ended]) -> None:
         if not ended:
@@ -199,7 +203,12 @@ class PgJournal:
         return [_lease_view(dict(row)) for row in rows]
 
 
-def _record_row(entry: Entry, record: AuditRecord) -> dict[str, Any]:
+def _row(one: Opened | Echo) -> dict[str, Any]:
+    """The fields as columns; `dataclasses.asdict` would copy each value, deeply."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
+
+
+def _record_row(entry: Entry, record: AuditRecord, payload: bytes) -> dict[str, Any]:
     return {
         "n": record.n,
         "cause_topic": entry.cause.topic,
@@ -209,7 +218,7 @@ def _record_row(entry: Entry, record: AuditRecord) -> dict[str, Any]:
         "actor": entry.actor,
         "instance_id": entry.instance_id,
         "instance_name": entry.instance_name,
-        "payload": record.to_json(),
+        "payload": payload,
         "cause_hash": entry.cause.hash,
     }
 

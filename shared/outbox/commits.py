@@ -109,9 +109,14 @@ class Commit:
             signed = signer(topic=record.TOPIC, type_=record.TYPE, key=record.id, payload=payload)
         self._said.append(_Said(record, record.id, str(uuid.uuid4()), payload, signed))
 
-    def event(self, contract: Contract, *, key: str, event_id: str) -> None:
-        """Say that something happened; `event_id` names the cause, so that effects can be idempotent."""
-        self._said.append(_Said(contract, key, event_id, _payload(contract)))
+    def event(self, contract: Contract, *, key: str, event_id: str) -> bytes:
+        """Say that something happened; `event_id` names the cause, so that effects can be idempotent.
+
+        Returns the payload as it will be in the topic, for whoever keeps it as well.
+        """
+        payload = _payload(contract)
+        self._said.append(_Said(contract, key, event_id, payload))
+        return payload
 
     async def flush(self) -> None:
         """Write everything to the outbox and wake the relay when the session commits. Once, at the end."""
