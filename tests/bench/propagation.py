@@ -40,7 +40,9 @@ EVERY_S: Final = 0.2
 FLOOR_MESSAGES: Final = 100
 SETTLE_S: Final = 5.0
 """After the last write, and before the first."""
-SERVER: Final = "bench"
+PROFILE: Final = "bench"
+FIELDS: Final = 60
+"""Of one server; policy takes up to 64."""
 FLOOR: Final = Topic(name="keyfob-bench-floor", partitions=1, kept=timedelta(days=1), ordered=True)
 ROOT: Final = Path(__file__).resolve().parents[2]
 NS: Final = 1e6
@@ -67,6 +69,11 @@ class Fleet:
 def field_names(count: int = ROTATIONS + WARM_UP) -> list[str]:
     """One field, and one reference, for each rotation."""
     return [f"R{number:04d}" for number in range(count)]
+
+
+def server_of(name: str) -> str:
+    """The server that a field belongs to."""
+    return f"bench-{int(name[1:]) // FIELDS}"
 
 
 async def run() -> dict[str, float]:
@@ -152,7 +159,7 @@ async def _rotate(stack: Stack) -> dict[str, int]:
 
 
 async def _furnish(stack: Stack) -> None:
-    """As many references as rotations, all bound to the fields of one server, for one group."""
+    """As many references as rotations, bound to the fields of a few servers, for one group."""
     names = field_names()
     _say(f"making {len(names)} references, grants and bindings")
     openbao, call = stack.platform.openbao, stack.call
@@ -163,19 +170,19 @@ async def _furnish(stack: Stack) -> None:
     run_ = await call("POST", "sync", "/v1/syncs", body={"source": SOURCE})
     while run_["state"] == "running":
         run_ = await call("GET", "sync", f"/v1/syncs/{run_['id']}", query={"wait_s": 5})
-    fields = [{"inject": "environment", "name": name} for name in names]
-    definition = {"transport": "stdio", "command": "/bin/true", "fields": fields}
     issuer = stack.issuer.url
-    await call("POST", "policy", "/v1/servers", body={"name": SERVER, "definition": definition, "owner": "bench"})
     await call("POST", "policy", "/v1/idps", body={"name": "dev", "issuer": issuer, "jwks_uri": f"{issuer}/jwks"})
-    await call("POST", "policy", "/v1/profiles", body={"name": SERVER})
-    await call("POST", "policy", "/v1/mappings", body={"profile": SERVER, "idp": "dev", "group": SERVER})
+    await call("POST", "policy", "/v1/profiles", body={"name": PROFILE})
+    await call("POST", "policy", "/v1/mappings", body={"profile": PROFILE, "idp": "dev", "group": PROFILE})
+    for server in sorted(set(map(server_of, names))):
+        fields = [{"inject": "environment", "name": name} for name in names if server_of(name) == server]
+        definition = {"transport": "stdio", "command": "/bin/true", "fields": fields}
+        await call("POST", "policy", "/v1/servers", body={"name": server, "definition": definition, "owner": "bench"})
     for reference in await stack.every("sync", "/v1/references"):
-        path = reference["name"]
-        bound = {"profile": SERVER, "reference": path}
+        bound = {"profile": PROFILE, "reference": reference["name"]}
         await call("POST", "policy", "/v1/grants", body=bound)
-        name = next(part for part in path.split("/") if part.startswith("R"))
-        await call("POST", "policy", "/v1/bindings", body={**bound, "server": SERVER, "field": name})
+        name = next(part for part in reference["name"].split("/") if part.startswith("R"))
+        await call("POST", "policy", "/v1/bindings", body={**bound, "server": server_of(name), "field": name})
 
 
 @asynccontextmanager
@@ -213,8 +220,8 @@ async def _start(stack: Stack, directory: Path, names: list[str], tokens: dict[s
         "policy": stack.environments.url("policy"),
         "resolvers": [stack.environments.url(name) for name in ("resolver-1", "resolver-2")],
         "kafka": stack.platform.broker.bootstrap,
-        "subject_token": stack.issuer.token("bench-agent", [SERVER], ttl_s=3600),
-        "server": SERVER,
+        "subject_token": stack.issuer.token("bench-agent", [PROFILE], ttl_s=3600),
+        "servers": sorted(set(map(server_of, field_names()))),
         "floor_topic": FLOOR.name,
     }
     path = directory / f"{names[0]}.json"

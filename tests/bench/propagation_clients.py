@@ -1,7 +1,7 @@
 """One process with some of the fifty gateway clients of the propagation bench: only the client part of the gateway.
 
-Started by `tests.bench.propagation` with a JSON file. Each client enrols, resolves one server with a field for each
-rotation to come, and holds the leases. When one is fenced it wipes the value and says so, and the moment is kept.
+Started by `tests.bench.propagation` with a JSON file. Each client enrols, resolves a few servers with a field for
+each rotation to come, and holds the leases. When one is fenced it wipes the value and says so, and the moment is kept.
 Beside each client runs a plain consumer of a topic of the bench, for the floor. Everything is printed as one JSON
 document when standard input closes. Moments are nanoseconds of `CLOCK_MONOTONIC`, which all processes share.
 """
@@ -33,6 +33,7 @@ from shared import topics
 from shared.bus.cloudevents import Message, parse
 from shared.bus.connection import KafkaSettings, connect, disconnect, publish
 from shared.bus.whole_topic import FromEnd, WholeTopicReader
+from shared.crypto.secret import SecretBytes
 from shared.events.receipts import GatewayReceipt
 from tests.waiting import until
 
@@ -46,16 +47,20 @@ class Client:
     instance: Instance
     field_of: dict[str, str] = field(default_factory=dict)
     """Lease → field."""
-    holding: Holding | None = None
+    values: dict[str, SecretBytes] = field(default_factory=dict)
     dropped_ns: dict[str, int] = field(default_factory=dict)
     told_ns: dict[str, int] = field(default_factory=dict)
     floor_ns: dict[str, int] = field(default_factory=dict)
 
+    def hold(self, holding: Holding) -> None:
+        """Keep these values until they are fenced."""
+        self.field_of |= {lease.id: name for name, lease in zip(holding.values, holding.leases, strict=True)}
+        self.values |= holding.values
+
     def act(self, fenced: tuple[Fenced, ...]) -> None:
         """Wipe what was fenced, let go of it, and note when."""
-        assert self.holding is not None
         for one in fenced:
-            self.holding.values[self.field_of[one.lease.id]].wipe()
+            self.values[self.field_of[one.lease.id]].wipe()
             self.instance.end((one.lease.id,), one.why)
         moment = time.monotonic_ns()
         self.dropped_ns |= {self.field_of[one.lease.id]: moment for one in fenced}
@@ -73,9 +78,8 @@ async def open_client(config: dict[str, Any], name: str, post: HttpPost, kafka: 
     identity = await enrol(directory, policy_url=config["policy"], token=config["tokens"][name], name=name, post=post)
     client = await _start(identity, config, kafka, post)
     await until(lambda: client.instance.not_ready() is None, within=RESOLVE_WITHIN_S)
-    holding = await client.instance.resolve(config["subject_token"], Wanted(config["server"]))
-    client.holding = holding
-    client.field_of = {lease.id: name for name, lease in zip(holding.values, holding.leases, strict=True)}
+    for server in config["servers"]:
+        client.hold(await client.instance.resolve(config["subject_token"], Wanted(server)))
     return client
 
 
