@@ -5,9 +5,10 @@
                                                                               an earlier moment
     topic holds that number, but of another commit                            Rewound, and went on since
     topic is behind what we published                                         the topic lost commits
+    topic is a log that keeps nothing for so long                             continue behind what we published
 
-In the last three cases publishing would hide revocations or bring old grants back, so the relay refuses and a person
-decides from which side to rebuild.
+When the database was rewound or the topic lost commits, publishing would hide revocations or bring old grants back, so
+the relay refuses and a person decides from which side to rebuild.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Refuse:
 
 def judge(tail: Tail, counters: Counters, waiting_id: uuid.UUID | None) -> Continue | Refuse:
     """Compare the topic's tail with the database; `waiting_id` is the outbox's commit of the tail's number."""
+    if tail.expired:
+        return Continue(counters.published_seq)
     if tail.seq > counters.issued_seq:
         return Refuse(
             f"rewound: the topic holds commit {tail.seq}, this database issued {counters.issued_seq}; "

@@ -29,9 +29,12 @@ class Tail:
 
     seq: int
     commit_id: uuid.UUID | None
+    expired: bool = False
+    """There were messages once, and the log keeps none for so long: nothing can be said, and nothing is wrong."""
 
 
 EMPTY = Tail(0, None)
+EXPIRED = Tail(0, None, expired=True)
 
 
 async def read_tail(kafka: KafkaSettings, topic: str, *, within_s: float, log_key: str | None = None) -> Tail:
@@ -46,7 +49,8 @@ async def read_tail(kafka: KafkaSettings, topic: str, *, within_s: float, log_ke
             await consumer.start()
             partition = _partition(topic, consumer.partitions_for_topic(topic) or set(), log_key)
             consumer.assign([partition])
-            return await _search(consumer, partition)
+            tail, end = await _search(consumer, partition)
+            return EXPIRED if tail == EMPTY and end > 0 and log_key is not None else tail
     finally:
         await disconnect(consumer)
 
@@ -62,7 +66,8 @@ def _partition(topic: str, partitions: set[int], log_key: str | None) -> TopicPa
     return TopicPartition(topic, DefaultPartitioner()(log_key.encode(), numbers, numbers))
 
 
-async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Tail:
+async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[Tail, int]:
+    """The tail, and the offset at which the partition ends."""
     beginning: int = (await consumer.beginning_offsets([partition]))[partition]
     end: int = (await consumer.end_offsets([partition]))[partition]
     upper, step = end, FIRST_STEP
@@ -70,9 +75,9 @@ async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Tail
         lower = max(beginning, upper - step)
         found = [tail for message in await _between(consumer, partition, lower, upper) if (tail := tail_of(message))]
         if found:
-            return max(found, key=lambda tail: tail.seq)
+            return max(found, key=lambda tail: tail.seq), end
         upper, step = lower, step * 4
-    return EMPTY
+    return EMPTY, end
 
 
 async def _between(consumer: AIOKafkaConsumer, partition: TopicPartition, lower: int, upper: int) -> list[Message]:

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from shared.outbox.continuation import Continue, Counters, Refuse, judge
-from shared.outbox.tail import EMPTY, Tail
+from shared.outbox.tail import EMPTY, EXPIRED, Tail
 
 OURS, THEIRS = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -43,3 +43,7 @@ def test_it_refuses_and_says_why(tail: Tail, counters: Counters, waiting: uuid.U
     verdict = judge(tail, counters, waiting)
     assert isinstance(verdict, Refuse)
     assert word in verdict.reason
+
+
+def test_a_log_whose_topic_keeps_nothing_for_so_long_goes_on_where_it_was() -> None:
+    assert judge(EXPIRED, Counters(issued_seq=9, published_seq=7), None) == Continue(7)
