@@ -201,7 +201,9 @@ async def _asking(directory: Path, broker: Broker, vault: OpenBao, issuer: DevIs
     await producer.start()
     await publish_all(producer, estate.messages)
     token = await vault.token_for([READ_VALUES])
-    resolver, url, key = _resolver(directory, broker, vault, estate, token)
+    (directory / "credentials").mkdir()
+    write_private(directory / "credentials" / "vault.json", json.dumps({"origin": vault.url, "token": token}))
+    resolver, url, key = resolver_process(directory, broker.bootstrap, estate)
     ticking = asyncio.create_task(keep_ticking(estate, producer))
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CROWD))
     try:
@@ -217,25 +219,22 @@ async def _asking(directory: Path, broker: Broker, vault: OpenBao, issuer: DevIs
         await producer.stop()
 
 
-def _resolver(
-    directory: Path, broker: Broker, vault: OpenBao, estate: Estate, token: str
-) -> tuple[Process, str, SigningKey]:
+def resolver_process(directory: Path, bootstrap: str, estate: Estate, **more: str) -> tuple[Process, str, SigningKey]:
+    """A resolver as a process of its own, not started; where it will answer; its key."""
     key = SigningKey.generate()
     key.save(directory / "resolver.key")
-    credentials = directory / "credentials"
-    credentials.mkdir()
-    write_private(credentials / "vault.json", json.dumps({"origin": vault.url, "token": token}))
     port = free_port()
     environment = plain_environment(
         KEYFOB_MODE="development",
-        KEYFOB_KAFKA_BOOTSTRAP=broker.bootstrap,
+        KEYFOB_KAFKA_BOOTSTRAP=bootstrap,
         KEYFOB_KAFKA_REPLICATION="1",
         KEYFOB_POLICY_KEY=estate.policy_key.verify_key.to_base64(),
         KEYFOB_CATALOG_KEY=estate.catalog_key.verify_key.to_base64(),
         KEYFOB_RESOLVER_HOST=LOOPBACK,
         KEYFOB_RESOLVER_PORT=str(port),
         KEYFOB_RESOLVER_SIGNING_KEY_FILE=str(directory / "resolver.key"),
-        KEYFOB_RESOLVER_CREDENTIALS_DIR=str(credentials),
+        KEYFOB_RESOLVER_CREDENTIALS_DIR=str(directory / "credentials"),
+        **more,
     )
     command = (sys.executable, "-m", "services", "serve", "resolver")
     process = Process("resolver", command, env=environment, log=directory / "resolver.log", cwd=ROOT)

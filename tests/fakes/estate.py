@@ -64,6 +64,7 @@ class Estate:
     seqs: dict[str, int] = field(default_factory=lambda: {topics.POLICY: 0, topics.CATALOG: 0})
     live: dict[str, tuple[StateRecord, bytes]] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
+    digest: int = 0
 
     def write(self, model: type[StateRecord], id_: str, *, signed_by: SigningKey | None = None, **said: Any) -> Message:
         """One commit with one record; a later one of the same id replaces it."""
@@ -73,12 +74,21 @@ class Estate:
         record = model(id=id_, seq=seq, revision=known[0].revision + 1 if known else 1, **said)
         key = signed_by or (self.policy_key if topic == topics.POLICY else self.catalog_key)
         message = signed_message(record, key)
-        if record.deleted:
-            self.live.pop(id_, None)
-        elif model is not TickRecord:
-            self.live[id_] = (record, message.value)
+        if model is not TickRecord:
+            self.keep(record, message.value)
         self.messages.append(message)
         return message
+
+    def keep(self, record: StateRecord, payload: bytes) -> None:
+        """What is live now, and policy's digest of it."""
+        before = self.live.pop(record.id, None)
+        if record.TOPIC == topics.POLICY and before is not None:
+            self.digest = digest.remove(self.digest, digest.entry(record.id, before[1]))
+        if record.deleted:
+            return
+        self.live[record.id] = (record, payload)
+        if record.TOPIC == topics.POLICY:
+            self.digest = digest.add(self.digest, digest.entry(record.id, payload))
 
     def again(self, id_: str, **changed: Any) -> Message:
         """The same record with some fields changed."""
@@ -94,11 +104,7 @@ class Estate:
 
     def tick(self, *, at: datetime | None = None) -> Message:
         """Policy's signed tick over everything that is live now."""
-        total = 0
-        for id_, (record, payload) in self.live.items():
-            if record.TOPIC == topics.POLICY:
-                total = digest.add(total, digest.entry(id_, payload))
-        return self.write(TickRecord, "tick", at=at or datetime.now(UTC), digest=digest.text(total))
+        return self.write(TickRecord, "tick", at=at or datetime.now(UTC), digest=digest.text(self.digest))
 
     def idp(self, name: str = "okta", **said: Any) -> Message:
         """An identity provider of ours."""

@@ -89,8 +89,7 @@ def test_a_record_that_cannot_be_read_denies_only_what_rests_on_it() -> None:
     estate = hospitals()
     estate.again("grant/hospital-a-hospital-a/db-dsn")
     broken = replace(estate.messages[-1], value=b'{"id":"grant/hospital-a-hospital-a/db-dsn","new":"shape"}')
-    record, _ = estate.live["grant/hospital-a-hospital-a/db-dsn"]
-    estate.live["grant/hospital-a-hospital-a/db-dsn"] = (record, broken.value)
+    estate.keep(estate.live["grant/hospital-a-hospital-a/db-dsn"][0], broken.value)
     estate.messages[-1] = broken
     estate.tick()
     state = learned(estate)
