@@ -40,6 +40,9 @@ from shared.serving import Background, serve
 from shared.wiring import kafka_settings
 
 ENROL_AGAIN_S = 1.0
+FLOOR_NOTICES = 500
+"""How far before the end of `notices` an instance begins: what it resolves first must not be older than what others
+were told lately, or a resolver that lags could give it a version whose end was announced before it listened."""
 
 _log = structlog.get_logger(__name__)
 
@@ -144,7 +147,7 @@ def _instance(  # noqa: PLR0917
         raise Misconfigured("No resolver is known: set KEYFOB_GATEWAY_RESOLVER_URLS.")
     return Instance(
         identity,
-        WholeTopicReader(kafka, topics.NOTICES, start=FromEnd()),
+        WholeTopicReader(kafka, topics.NOTICES, start=FromEnd(back=FLOOR_NOTICES)),
         resolvers,
         ReceiptWriter(
             ledger,

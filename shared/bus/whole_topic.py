@@ -50,7 +50,9 @@ class FromBeginning:
 
 @dataclass(frozen=True, slots=True)
 class FromEnd:
-    """Start behind the newest record at the moment of opening."""
+    """Start behind the newest record at the moment of opening, or `back` offsets before it."""
+
+    back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +213,16 @@ class WholeTopicReader:
         match self._start:
             case FromOffset(offset):
                 return offset
-            case FromEnd():
+            case FromEnd(back):
                 ends: dict[TopicPartition, int] = await consumer.end_offsets([self._partition])
-                return ends[self._partition]
+                beginning = await self._beginning(consumer) if back else 0
+                return max(ends[self._partition] - back, beginning)
             case _:
-                beginnings: dict[TopicPartition, int] = await consumer.beginning_offsets([self._partition])
-                return beginnings[self._partition]
+                return await self._beginning(consumer)
+
+    async def _beginning(self, consumer: AIOKafkaConsumer) -> int:
+        beginnings: dict[TopicPartition, int] = await consumer.beginning_offsets([self._partition])
+        return beginnings[self._partition]
 
     def _check_partitions(self, consumer: AIOKafkaConsumer) -> None:
         if self._broken is not None:

@@ -196,9 +196,12 @@ class Installation:
         )
         return self.say(NoticeTick(payload=payload, signature=signature, key_id=key_id))
 
-    def say(self, contract: Notice | NoticeTick) -> int:
+    def say(self, contract: Notice | NoticeTick, traceparent: str | None = None) -> int:
         """Append to `notices`; the offset."""
-        return self.notices.append(encode(contract, key=None, source="keyfob/notifier", event_id=str(next(self._n))))
+        event_id = str(next(self._n))
+        return self.notices.append(
+            encode(contract, key=None, source="keyfob/notifier", event_id=event_id, traceparent=traceparent)
+        )
 
     # Resolver
 

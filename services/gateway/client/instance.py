@@ -22,6 +22,7 @@ from services.gateway.client.ledger import Accepted, Ledger
 from services.gateway.client.notices import Happening, Heard, Lost, Passed, Reader, Ticked, happenings
 from services.gateway.client.receipts import ReceiptWriter
 from services.gateway.client.resolving import Resolvers, Wanted, verified_server
+from shared import telemetry
 from shared.crypto.secret import SecretBytes
 from shared.delivery.messages import ContextName, ResolveAnswer, SubjectName
 from shared.errors import NotFresh, Unavailable
@@ -84,6 +85,8 @@ class Instance:
     clock: Callable[[], Moment] = now
     on_fenced: OnFenced = lambda _: None
     _started: bool = False
+    _trace: str | None = None
+    """Of the notice that ended leases last: the receipts about it belong to its trace."""
 
     async def start(self) -> None:
         """Capture the position in `notices`: whatever is resolved from now on, its notices will be seen."""
@@ -152,7 +155,7 @@ class Instance:
     def end(self, lease_ids: Iterable[str], why: LeaseEnd) -> None:
         """These leases are over, and nothing holds their values any more."""
         self.ledger.end(lease_ids, why, self.clock())
-        self.receipts.hurry()
+        self.receipts.hurry(self._trace if why is LeaseEnd.NOTICE else None)
 
     def _hold(self, answer: ResolveAnswer, server: ServerRecord, leases: tuple[Lease, ...]) -> Holding:
         self.ledger.echo(f"{answer.record.stream}/{answer.record.n}/{answer.record.hash}")
@@ -180,9 +183,14 @@ class Instance:
             case Heard(offset, notice, traceparent):
                 fenced = self.ledger.apply(offset, notice)
                 if fenced:
-                    self._tell(fenced, traceparent)
+                    with telemetry.span("end leases", parent=traceparent):
+                        self._tell(fenced)
             case Ticked(offset, seq, signed_at):
                 self.ledger.pass_over(offset)
+                # Somebody who was stopped beyond the bound may read a new tick before looking at the clock: what it
+                # held until then is over all the same, and others already count on that.
+                if self.fence.closed(self.clock()):
+                    self._fence_all()
                 self.fence.hear(seq=seq, signed_at=signed_at, moment=self.clock())
             case Passed(offset):
                 self.ledger.pass_over(offset)
@@ -195,12 +203,13 @@ class Instance:
     def _told_to_drop(self, fenced: tuple[Fenced, ...], reason: str) -> None:
         if fenced:
             _log.error("everything fenced", leases=len(fenced), reason=reason)
-            self._tell(fenced, None)
+            self._tell(fenced)
 
-    def _tell(self, fenced: tuple[Fenced, ...], traceparent: str | None) -> None:
-        """First whoever uses the values, who may let go of some at once; then the receipt."""
+    def _tell(self, fenced: tuple[Fenced, ...]) -> None:
+        """First whoever uses the values, who may let go of some at once; then the receipt, in the notice's trace."""
+        self._trace = telemetry.current_traceparent()
         self.on_fenced(fenced)
-        self.receipts.hurry(traceparent)
+        self.receipts.hurry(self._trace)
 
     async def _watch(self) -> None:
         while True:
@@ -209,7 +218,7 @@ class Instance:
                 self._fence_all()
             expired = self.ledger.book.fence_expired(moment)
             if expired:
-                self._tell(expired, None)
+                self._tell(expired)
             await asyncio.sleep(WATCH_EVERY_S)
 
 

@@ -19,10 +19,10 @@ from services.gateway.client.ledger import Ledger
 from shared.bus.cloudevents import Message, encode
 from shared.crypto.framing import to_base64url
 from shared.crypto.signing import SigningKey
+from shared.delivery.receipts import RECEIPT_DOMAIN
 from shared.errors import Unavailable
 from shared.events.receipts import GatewayReceipt
 
-DOMAIN: Final = b"keyfob/receipt/v1"
 DEFAULT_HEARTBEAT_S: Final = 1.0
 MOST_IN_ONE: Final = 1000
 """Ended leases and echoes that one receipt carries; more follow in the next."""
@@ -35,15 +35,17 @@ _log = structlog.get_logger(__name__)
 
 def sign_receipt(receipt: GatewayReceipt, key: SigningKey, *, traceparent: str | None = None) -> Message:
     """The message that carries a receipt to its topic."""
+    payload = receipt.to_json()
     return encode(
         receipt,
+        payload=payload,
         key=receipt.instance_id,
         source=f"/{receipt.instance_id}",
         event_id=f"{receipt.run}/{receipt.n}",
         time=receipt.at,
         traceparent=traceparent,
         extensions={
-            "signature": to_base64url(key.sign(DOMAIN, receipt.to_json())),
+            "signature": to_base64url(key.sign(RECEIPT_DOMAIN, payload)),
             "keyid": key.key_id,
         },
     )

@@ -33,10 +33,11 @@ from shared.events.notices import Notice, NoticeKind, NoticeTick, Superseded
 from shared.events.receipts import GatewayReceipt
 from shared.serving import Background
 from tests.fakes.asgi import call
+from tests.fakes.hospitals import first, installation, second
 from tests.integration.resolver.conftest import AUDIENCE, World, world
 from tests.waiting import until
 
-__all__ = ["world"]
+__all__ = ["first", "installation", "second", "world"]
 
 SERVER = "alchemy"
 PATIENTS = {"hospital-a": ["Ada", "Anton"], "hospital-b": ["Bela", "Boris"]}

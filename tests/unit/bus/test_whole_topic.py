@@ -73,6 +73,11 @@ async def test_it_captures_the_end_when_it_is_opened(topic: FakeTopic) -> None:
     assert keys(await first(reader)) == ["lamp/4"]
 
 
+async def test_it_begins_a_little_before_the_end_but_never_before_the_beginning(topic: FakeTopic) -> None:
+    assert await reader_of(topic, FromEnd(back=2)).open() == 1
+    assert await reader_of(topic, FromEnd(back=500)).open() == 0
+
+
 async def test_it_goes_on_where_somebody_noted(topic: FakeTopic) -> None:
     assert keys(await first(reader_of(topic, FromOffset(2)))) == ["lamp/3"]
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from shared.crypto import SealingKey, SealingPublicKey, seal
 from shared.crypto.sealing import OVERHEAD_BYTES
 from shared.errors import SealInvalid
+from tests.thoroughness import examples
 
 KEY = SealingKey.generate()
 OTHER = SealingKey.generate()
 
 
 @given(st.binary(max_size=300), st.binary(max_size=60))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_what_was_sealed_opens(plaintext: bytes, context: bytes) -> None:
     sealed = seal(plaintext, KEY.public, context=context)
     assert KEY.open(sealed, context=context) == plaintext
@@ -36,7 +37,7 @@ SEALED = seal(b"a value of some length", KEY.public, context=b"context")
 
 
 @given(st.integers(0, len(SEALED) * 8 - 1))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_flipped_bit_does_not_open(bit: int) -> None:
     damaged = bytearray(SEALED)
     damaged[bit // 8] ^= 1 << bit % 8
@@ -45,7 +46,11 @@ def test_a_flipped_bit_does_not_open(bit: int) -> None:
         KEY.open(bytes(damaged), context=b"context")
 
 
-@pytest.mark.parametrize("sealed", [b"", b"short", SEALED[:-1], SEALED + b"x", b"\x00" * 80, SEALED[:32]])
+@pytest.mark.parametrize(
+    "sealed",
+    [b"", b"short", SEALED[:-1], SEALED + b"x", b"\x00" * 80, SEALED[:32]],
+    ids=["nothing", "short", "cut", "longer", "zeros", "only the key"],
+)
 def test_other_bytes_do_not_open_in_the_same_way(sealed: bytes) -> None:
     with pytest.raises(SealInvalid):
         KEY.open(sealed, context=b"context")

@@ -12,6 +12,7 @@ from shared.crypto import SigningKey, VerifyKey
 from shared.crypto.framing import to_base64url
 from shared.delivery import AssertionRefusal, AssertionRefused, ReplayWindow, Request, make_assertion, verify_assertion
 from shared.errors import AssertionInvalid
+from tests.thoroughness import examples
 
 NOW = 1_800_000_000.25
 KEY = SigningKey.generate()
@@ -85,7 +86,7 @@ def test_it_does_not_serve_another_request(change: dict[str, Any], reason: Asser
 
 
 @given(st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_a_flipped_bit_anywhere_is_refused_with_the_same_words(data: st.DataObject) -> None:
     assertion = bytearray(make(assertion_id="fixed").encode())
     bit = data.draw(st.integers(0, len(assertion) * 8 - 1))

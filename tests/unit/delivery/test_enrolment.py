@@ -26,6 +26,15 @@ def test_a_certified_key_verifies() -> None:
         ("not base64url!", SIGNING, SEALING),
         (CERTIFICATE + "==", SIGNING, SEALING),
     ],
+    ids=[
+        "another sealing key",
+        "another signer",
+        "a third party's",
+        "another use",
+        "nothing",
+        "no base64url",
+        "padded",
+    ],
 )
 def test_anything_else_is_refused(certificate: str, signing: SigningKey, sealing: SealingKey) -> None:
     with pytest.raises(SignatureInvalid):

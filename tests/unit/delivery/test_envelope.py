@@ -12,6 +12,7 @@ from shared.crypto.framing import frame, from_base64url, to_base64url
 from shared.delivery import open_answer, request_hash, seal_answer
 from shared.delivery.envelope import ANSWER_DOMAIN, LARGEST_ENVELOPE
 from shared.errors import SealInvalid, SignatureInvalid
+from tests.thoroughness import examples
 
 INSTANCE = SealingKey.generate()
 RESOLVER = SigningKey.generate()
@@ -40,7 +41,7 @@ def opened(envelope: bytes, **changes: Any) -> bytes:
 
 
 @given(st.binary(max_size=500))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_the_instance_opens_what_it_asked_for(payload: bytes) -> None:
     assert opened(sealed(payload)) == payload
 
@@ -54,7 +55,7 @@ ENVELOPE = sealed()
 
 
 @given(st.integers(0, len(ENVELOPE) * 8 - 1))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_flipped_bit_anywhere_is_refused_with_the_same_words(bit: int) -> None:
     damaged = bytearray(ENVELOPE)
     damaged[bit // 8] ^= 1 << bit % 8

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from shared.delivery import ReplayWindow
+from tests.thoroughness import examples
 
 LIFETIME = 30
 
@@ -83,4 +84,4 @@ class Replays(RuleBasedStateMachine):
 
 
 TestReplays = Replays.TestCase
-TestReplays.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestReplays.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)

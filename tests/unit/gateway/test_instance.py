@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from services.gateway.client.instance import Instance
 from services.gateway.client.leases import Fenced, Urgency
@@ -163,6 +165,20 @@ async def test_receipts_are_the_instances_own_and_echo_the_authorisation(install
     assert echoes[0].startswith("stream/1/")
 
 
+async def test_receipts_about_a_notice_belong_to_its_trace(installation: Installation) -> None:
+    trace.set_tracer_provider(TracerProvider())
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with running(installation, heartbeat_s=60) as instance:
+        holding = await instance.resolve(TOKEN, WANTED)
+        notice = installation.revoke("grant/hospital-a/agent-a")
+        offset = installation.say(notice, traceparent=f"00-{trace_id}-00f067aa0ba902b7-01")
+        await until(lambda: installation.receipts[-1].applied_offset >= offset)
+        instance.let_go(holding, LeaseEnd.NOTICE)
+        await until(lambda: installation.receipts[-1].dropped_offset >= offset)
+    told = [message.header("traceparent") or "" for message in installation.messages[-2:]]
+    assert [text.split("-")[1] for text in told] == [trace_id, trace_id]
+
+
 async def test_what_a_receipt_could_not_tell_is_told_by_the_next(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +229,27 @@ async def test_the_fence_closes_without_being_asked(installation: Installation) 
         await instance.resolve(TOKEN, WANTED)
         clock.monotonic = 61
         await until(lambda: told)
+
+
+async def test_who_was_stopped_beyond_the_bound_holds_nothing_even_if_a_new_tick_is_read_first(
+    installation: Installation,
+) -> None:
+    clock = installation.clock
+    instance = installation.instance()
+    await instance.start()
+    installation.tick(at=clock().wall)
+    reading = asyncio.create_task(instance._obey())
+    try:
+        await until(lambda: instance.not_ready() is None)
+        holding = await instance.resolve(TOKEN, WANTED)
+        clock.monotonic = clock.wall = 61.0
+        offset = installation.tick(at=clock().wall)
+        await until(lambda: instance.ledger.applied_offset >= offset)
+        assert instance.not_ready() is None, "the new tick opens the fence again"
+        assert not instance.usable(holding), "but not for what it held before"
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_a_tick_that_policy_did_not_sign_does_not_count(installation: Installation) -> None:

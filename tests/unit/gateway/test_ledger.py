@@ -11,6 +11,7 @@ from services.gateway.client.ledger import Accepted, Crossed, Ledger, Out
 from shared.events.notices import Notice
 from shared.events.receipts import LeaseEnd
 from tests.fakes.installation import revocation, rotation
+from tests.thoroughness import examples
 
 NOW = Moment(100.0, 1_000_000.0)
 NOTHING = Floor()
@@ -213,7 +214,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLife.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
 
 
 @given(st.lists(st.sampled_from(["ask", "notice"]), max_size=20))

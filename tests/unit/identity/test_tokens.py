@@ -16,6 +16,7 @@ from joserfc.jwk import RSAKey
 from shared.errors import TokenInvalid, Unavailable
 from shared.identity import Subject, TokenRefusal, TokenVerifier, TrustedIssuer
 from shared.identity.tokens import LARGEST_TOKEN, TokenRefused
+from tests.thoroughness import examples
 from tests.unit.identity.issuers import AUDIENCE, EC, ISSUER, NOW, RSA, Clock, Issuer, sign, trusted, verifier
 
 
@@ -199,7 +200,7 @@ async def test_a_token_over_the_limit_is_not_even_read(tokens: TokenVerifier, is
 
 
 @given(st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_changed_character_is_refused(data: st.DataObject) -> None:
     token = _TOKEN
     at = data.draw(st.integers(0, len(token) - 1))

@@ -22,6 +22,7 @@ from services.notifier.domain.convergence import (
 from services.notifier.domain.receipts import Heard
 from shared.events.notices import Notice, NoticeKind
 from shared.events.receipts import GatewayReceipt
+from tests.thoroughness import examples
 
 T0 = datetime(2026, 11, 23, tzinfo=UTC)
 BOUND = 60
@@ -170,7 +171,7 @@ class World:
         self.published = Published(notice=notice, offset=offset, at=at, bounds_from=at, members=(MEMBER,))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(before=st.lists(ACTIONS, max_size=12), after=st.lists(ACTIONS, max_size=40))
 def test_never_converged_while_the_gateway_may_use_the_value(before: list[str], after: list[str]) -> None:
     world = World()

@@ -20,6 +20,7 @@ from shared.events.definitions import HeaderField, HttpServer, StdioServer, defi
 from shared.events.policy import ChoiceRecord, GrantRecord, InstanceState
 from tests.fakes.estate import Estate, hospitals, patients_db
 from tests.fakes.resolving import FakeKnowledge
+from tests.thoroughness import examples
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STAFF_A = Person(idp_id="idp/okta", subject="ana", groups=frozenset({"hospital-a-staff"}))
@@ -349,7 +350,7 @@ WISHES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(made=estates(), groups=st.sets(st.sampled_from(("nurses", "doctors", "strangers"))), wish=WISHES)
 def test_nothing_that_was_not_granted_is_ever_allowed(
     made: tuple[Estate, set[tuple[str, str]], dict[str, set[str]]], groups: set[str], wish: dict[str, Any]

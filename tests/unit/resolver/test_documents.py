@@ -21,6 +21,7 @@ from shared.events.access import FIRST_PREV, AccessRecord, Phase
 from shared.identity import Subject
 from tests.fakes.gateway import values
 from tests.fakes.resolving import Bench
+from tests.thoroughness import examples
 
 IDS = st.from_regex(r"[A-Za-z0-9._:/-]{1,40}", fullmatch=True)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -57,7 +58,7 @@ ENTRIES = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(entry=ENTRIES, n=st.integers(0, 2**40), at=TIMES)
 def test_a_record_is_exactly_what_its_contract_writes(entry: Entry, n: int, at: datetime) -> None:
     payload = entry.payload(stream="access/r/1", n=n, prev=FIRST_PREV, at=at)

@@ -14,6 +14,7 @@ from services.resolver.domain.policy_state import EMPTY_POLICY, PolicyState
 from shared.events.catalog import ReferenceState
 from shared.events.definitions import StdioServer
 from shared.projection import digest
+from tests.thoroughness import examples
 
 SMALL = st.sampled_from(["x", "y", "z"])
 
@@ -59,7 +60,7 @@ def indexed(index: Any) -> dict[object, list[str]]:
     return {key: [fact.id for fact in held] for key, held in index.items()}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(STEPS)
 def test_indices_and_digest_agree_with_a_plain_dictionary(steps: list[Any]) -> None:
     state: PolicyState = EMPTY_POLICY

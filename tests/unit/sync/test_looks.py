@@ -18,6 +18,7 @@ from shared.events.catalog import ReferenceState
 from shared.events.changes import Detection
 from tests.fakes.kv_source import FakeSource
 from tests.fakes.sync_books import FakeBooks, a_source
+from tests.thoroughness import examples
 from tests.waiting import until
 
 
@@ -289,4 +290,4 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestAnyHistory.settings = settings(max_examples=examples(40), stateful_step_count=25, deadline=None)

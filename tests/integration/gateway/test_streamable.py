@@ -13,9 +13,9 @@ from shared.crypto.secret import SecretBytes
 from shared.errors import Unavailable
 from shared.events.definitions import HeaderField, HttpServer
 from tests.fakes.agent_side import gateway
+from tests.fakes.hospitals import TOKEN_A, TOKEN_B
 from tests.fakes.http_server import URL, http_teller
 from tests.fakes.installation import Installation, Reference
-from tests.unit.gateway.conftest import TOKEN_A, TOKEN_B
 from tests.waiting import until
 
 ELSEWHERE = HttpServer(url=URL, fields=(HeaderField(name="DB_URL", header="Authorization", prefix="Bearer "),))
