@@ -31,12 +31,13 @@ dev: install ## Start the same stack and leave it running
 	@$(BIN)/keyfob dev
 
 .PHONY: test
-test: install ## Run every test that needs no containers
-	@$(BIN)/python -m pytest tests
+test: install ## Run every test that needs no containers (BROKER=apache: on Apache Kafka)
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration -n 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e tests/chaos
 
 .PHONY: test-unit
 test-unit: install ## Run the tests that need no other process
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 
 .PHONY: bench
 bench: install ## Measure; prints a table and writes build/bench.json
