@@ -52,6 +52,12 @@ class CommonSettings(BaseSettings):
     kafka_sasl_username: str = ""
     kafka_sasl_password_file: Path | None = None
     kafka_ca_file: Path | None = None
+    kafka_member: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="name of this replica among its consumers' groups, the same after a restart and nobody else's: "
+        "a replica that was killed then goes on at once, and the broker need not first find out that it is gone",
+    )
     kafka_replication: int = Field(3, ge=1, description="replicas of each topic; 1 is for development")
     policy_key: str = Field("", description="base64 Ed25519 public key that signs the records of `policy`")
     catalog_key: str = Field("", description="base64 Ed25519 public key that signs the records of `catalog`")

@@ -37,6 +37,7 @@ def kafka_settings(common: CommonSettings, *, client_id: str) -> KafkaSettings:
         {
             "bootstrap": common.kafka_bootstrap,
             "client_id": client_id,
+            "member": common.kafka_member or None,
             "security_protocol": common.kafka_security_protocol,
             "sasl_mechanism": common.kafka_sasl_mechanism,
             "sasl_username": common.kafka_sasl_username or None,

@@ -60,6 +60,10 @@ class Api:
         self._connection = connection
         self._http = httpx2.Client(timeout=_TIMEOUT_S, transport=transport)
 
+    def close(self) -> None:
+        """Let go of the connections; for whoever outlives this object."""
+        self._http.close()
+
     def call(
         self,
         method: str,

@@ -66,7 +66,7 @@ def build(
 ) -> Gateway:
     """The application of an enrolled instance. Its background work starts with the application's lifespan."""
     kafka = _kafka(settings, common, identity)
-    producer = kafka.producer()
+    producer = kafka.repeating_producer()
     instance = _instance(identity, settings, common, kafka, producer, post)
     limits = Limits(
         start_s=settings.start_s,

@@ -136,7 +136,7 @@ def build(
     kafka = kafka_settings(common, client_id="keyfob-notifier")
     engine = engine_for(settings.database(), schema=SCHEMA, pool=settings.database_pool)
     begin = transactions(sessions_for(engine))
-    producer = kafka.producer()
+    producer = kafka.repeating_producer()
     send = publisher(producer, deadline_s=settings.publish_deadline_s)
     authority = pinned_authority(common.policy_key, setting="KEYFOB_POLICY_KEY")
     bounds = settings.bounds()

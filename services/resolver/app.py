@@ -161,7 +161,7 @@ def _bus(common: CommonSettings, own: ResolverSettings, trust: Trust) -> Bus:
         recorder=AccessRecorder(kafka.producer, replica_id=own.replica_id, record_deadline_s=own.record_deadline_s),
         receipts=Receipts(
             knowledge=knowledge,
-            new_producer=kafka.producer,
+            new_producer=kafka.repeating_producer,
             replica_id=own.replica_id,
             heartbeat_s=own.heartbeat_s,
             pause_s=own.receipt_pause_s,

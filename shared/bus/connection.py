@@ -51,6 +51,7 @@ class KafkaSettings(BaseModel):
 
     bootstrap: str = Field(default="127.0.0.1:9092", description="host:port, comma-separated")
     client_id: str = Field(default="keyfob", description="name shown in the broker's logs")
+    member: str | None = Field(default=None, description="this replica's lasting name in consumer groups (KIP-345)")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str | None = None
@@ -86,6 +87,14 @@ class KafkaSettings(BaseModel):
         """An idempotent producer, `acks=all`, not started."""
         safe = {"enable_idempotence": True, "acks": "all", "linger_ms": 0, "max_batch_size": BATCH_BYTES}
         return AIOKafkaProducer(**(self.client() | safe | more))
+
+    def repeating_producer(self) -> AIOKafkaProducer:
+        """A producer for messages that change nothing when they come twice (notices, ticks, receipts), not started.
+
+        `acks=all` and in order, but not idempotent: a broker that has lost what it knew about an idempotent producer
+        refuses everything that it sends from then on (OutOfOrderSequenceNumber). The embedded one does with a restart.
+        """
+        return self.producer(enable_idempotence=False)
 
     def consumer(self, *topics: str, **more: Any) -> AIOKafkaConsumer:
         """A consumer of committed messages that never commits by itself, not started."""

@@ -80,19 +80,22 @@ class Patience:
 class EffectsBroker(KafkaBroker):
     """FastStream's broker, consuming with a consumer that bears with the embedded broker."""
 
+    member: str | None = None
+    """Who its consumers are after a restart too: see `KafkaSettings.member`."""
+
     async def _connect(self) -> Callable[..., Any]:
         original: Any = await super()._connect()
         self.config.broker_config.builder = mending = partial(MendingConsumer, **original.keywords)
         return mending
 
 
-def effects_broker(kafka: KafkaSettings) -> KafkaBroker:
+def effects_broker(kafka: KafkaSettings) -> EffectsBroker:
     """The FastStream broker of a service, with the safe defaults; subscribe with `consume`."""
-    return EffectsBroker(
+    broker = EffectsBroker(
         kafka.bootstrap.split(","),
         client_id=kafka.client_id,
         security=_security(kafka),
-        enable_idempotence=True,
+        enable_idempotence=False,  # for dead letters: as `KafkaSettings.repeating_producer`
         acks="all",
         request_timeout_ms=10_000,
         metadata_max_age_ms=30_000,
@@ -101,6 +104,8 @@ def effects_broker(kafka: KafkaSettings) -> KafkaBroker:
         apply_types=False,
         logger=None,
     )
+    broker.member = kafka.member
+    return broker
 
 
 def by_type(routes: Mapping[type[Contract], Callable[[Any, Message], Awaitable[Outcome]]]) -> Handler:
@@ -118,7 +123,7 @@ def by_type(routes: Mapping[type[Contract], Callable[[Any, Message], Awaitable[O
 
 
 def consume(
-    broker: KafkaBroker,
+    broker: EffectsBroker,
     *,
     topic: str,
     group: str,
@@ -134,7 +139,7 @@ def consume(
 
 
 def consume_batches(
-    broker: KafkaBroker,
+    broker: EffectsBroker,
     *,
     topic: str,
     group: str,
@@ -151,7 +156,7 @@ class Consumption:
 
     def __init__(
         self,
-        broker: KafkaBroker,
+        broker: EffectsBroker,
         *,
         topic: str,
         group: str,
@@ -172,6 +177,8 @@ class Consumption:
         self._subscriber: Any = broker.subscriber(
             topic,
             group_id=group,
+            # A group may read several topics: each of its consumers is a member of its own.
+            group_instance_id=f"{broker.member}-{topic}" if broker.member else None,
             ack_policy=AckPolicy.MANUAL,
             parser=_parser,
             decoder=_decoder,

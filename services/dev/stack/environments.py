@@ -45,6 +45,7 @@ class Environments:
         own = {f"KEYFOB_{service.upper()}_{setting}": value for setting, value in self._own(service, name).items()}
         own[f"KEYFOB_{service.upper()}_HOST"] = LOOPBACK
         own[f"KEYFOB_{service.upper()}_PORT"] = str(self.port(name))
+        own["KEYFOB_KAFKA_MEMBER"] = name
         return plain_environment(**self._common(), **own, **self.overrides)
 
     def _common(self) -> dict[str, str]:

@@ -42,6 +42,7 @@ class Stack:
         self._overrides = dict(overrides or {})
         self._broker = broker
         self._durable = durable
+        self._api: Api | None = None
         self.supervisor = Supervisor()
 
     async def __aenter__(self) -> Self:
@@ -70,6 +71,9 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything, last started first."""
+        if self._api is not None:
+            self._api.close()
+            self._api = None
         await self.supervisor.stop_all()
         if hasattr(self, "platform"):
             await self.platform.stop()
@@ -120,8 +124,10 @@ class Stack:
         write_private(self.layout.connection, json.dumps(connection, indent=2))
 
     def api(self) -> Api:
-        """The admin's way to the services."""
-        return Api(Connection.model_validate_json(self.layout.connection.read_bytes()))
+        """The admin's way to the services, the same for as long as the stack lives."""
+        if self._api is None:
+            self._api = Api(Connection.model_validate_json(self.layout.connection.read_bytes()))
+        return self._api
 
     async def call(self, method: str, service: str, path: str, **more: Any) -> Any:
         """One call of the admin's, without holding up the event loop."""
