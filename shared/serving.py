@@ -27,6 +27,10 @@ _log = structlog.get_logger(__name__)
 Work = Callable[[], Coroutine[Any, Any, None]]
 Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[None]]
 
+KEEP_ALIVE_S = 75
+"""Longer than any client of ours keeps an idle connection (aiohttp: 15 s): the one who asks closes first, so that no
+request is ever sent into a connection that is just being closed."""
+
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 78
 """EX_CONFIG of sysexits.h."""
@@ -100,6 +104,7 @@ async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Bac
         ssl_certfile=http.tls_certificate,
         ssl_keyfile=http.tls_key,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = uvicorn.Server(config)
     watcher = asyncio.create_task(_stop_when_failed(server, background))
