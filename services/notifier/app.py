@@ -36,7 +36,7 @@ from shared import topics
 from shared.administration import AdminGuard
 from shared.bus.cloudevents import encode
 from shared.bus.connection import KafkaSettings, connect, disconnect, publish
-from shared.bus.effects import Consumption, consume, consume_batches, effects_broker
+from shared.bus.effects import Consumption, EffectsBroker, consume, consume_batches, effects_broker
 from shared.bus.spread_topic import SpreadTopicReader
 from shared.config import AdminSettings, CommonSettings, DatabaseSettings
 from shared.database import engine_for, migrate, sessions_for
@@ -53,6 +53,7 @@ from shared.wiring import admin_guard, kafka_settings, nobody_guard, pinned_auth
 TITLE: Final = "Keyfob notifier"
 SCHEMA: Final = "keyfob_notifier"
 SOURCE: Final = "keyfob/notifier"
+GROUP: Final = "keyfob-notifier"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 WRITTEN: Final = (topics.NOTICES, topics.ALERTS)
 CONSUMED: Final = (topics.VAULT_CHANGES, topics.POLICY_CHANGES)
@@ -155,14 +156,11 @@ def build(
     inquiries = Inquiries(begin, heard, changed, noted, quiet, bounds, now)
 
     broker = effects_broker(kafka)
-    announcing, noting, feed = Announcing(send, quiet), Noting(members.expected, begin, noted, now), AlertFeed(begin)
-    # A group for each topic: members of one group wait for each other whenever one of them starts.
-    group = "keyfob-notifier"
-    changes = ((topics.VAULT_CHANGES, f"{group}-vault"), (topics.POLICY_CHANGES, f"{group}-policy"))
-    consumptions = (
-        *(consume(broker, topic=topic, group=name, handler=announcing.on_change) for topic, name in changes),
-        consume_batches(broker, topic=topics.NOTICES, group=f"{group}-notes", handler=noting.on_notices),
-        consume_batches(broker, topic=topics.ALERTS, group=f"{group}-alerts", handler=feed.on_alerts),
+    consumptions = _consumptions(
+        broker,
+        announcing=Announcing(send, quiet),
+        noting=Noting(members.expected, begin, noted, now),
+        feed=AlertFeed(begin),
     )
     notifier = Notifier(
         kafka=kafka,
@@ -186,6 +184,18 @@ def build(
     app = application(TITLE, lifespan=notifier.running, readiness=notifier.readiness)
     app.include_router(routes(Ports(inquiries, begin, heard, lambda: directory.snapshot), guard))
     return app, notifier
+
+
+def _consumptions(
+    broker: EffectsBroker, *, announcing: Announcing, noting: Noting, feed: AlertFeed
+) -> tuple[Consumption, ...]:
+    """What is consumed. A group for each topic: members of one group wait for each other whenever one starts."""
+    changes = ((topics.VAULT_CHANGES, f"{GROUP}-vault"), (topics.POLICY_CHANGES, f"{GROUP}-policy"))
+    return (
+        *(consume(broker, topic=topic, group=name, handler=announcing.on_change) for topic, name in changes),
+        consume_batches(broker, topic=topics.NOTICES, group=f"{GROUP}-notes", handler=noting.on_notices),
+        consume_batches(broker, topic=topics.ALERTS, group=f"{GROUP}-alerts", handler=feed.on_alerts),
+    )
 
 
 def _named(*names: str) -> list[Topic]:
