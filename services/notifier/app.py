@@ -150,9 +150,8 @@ def build(
     )
     members = Members(directory, receipts, authority, alarm, bounds, now, heard, changed)
     ticker = Ticker(lambda: directory.snapshot, directory.moved, send, authority, alarm)
-    settling = Settling(
-        begin, heard, changed, noted, bounds, now, settings.settle_every_s, timedelta(days=settings.keep_days)
-    )
+    kept = timedelta(days=settings.keep_days)
+    settling = Settling(begin, heard, changed, noted, bounds, now, settings.settle_every_s, kept)
     inquiries = Inquiries(begin, heard, changed, noted, quiet, bounds, now)
 
     broker = effects_broker(kafka)
