@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +129,9 @@ class FakeConsumer:
         await asyncio.sleep(0)
         if self._at >= self._topic.stable() or self._topic.fetches_left == 0:
             self._topic.wrote.clear()
-            await asyncio.wait([asyncio.ensure_future(self._topic.wrote.wait())], timeout=timeout_ms / 1000)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_ms / 1000):
+                    await self._topic.wrote.wait()
             return {}
         if self._topic.fetches_left is not None:
             self._topic.fetches_left -= 1

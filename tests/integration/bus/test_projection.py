@@ -42,7 +42,7 @@ async def projecting(service: Service, alerts: list[Alert] | None = None) -> Asy
         known=registry(service.Lamp),
         empty=HashTrieMap(),
         apply=apply,
-        on_alert=[].append if alerts is None else alerts.append,
+        on_alert=None if alerts is None else alerts.append,
     )
     task = asyncio.create_task(projection.run())
     try:
