@@ -39,6 +39,10 @@ test: install ## Run every test that needs no containers (BROKER=apache: on Apac
 test-unit: install ## Run the tests that need no other process
 	@$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 
+.PHONY: chaos
+chaos: install ## Kill each service twenty times in the middle of its work, and take the broker away
+	@KEYFOB_CHAOS_KILLS=20 $(BIN)/python -m pytest tests/chaos
+
 .PHONY: bench
 bench: install ## Measure; prints a table and writes build/bench.json
 	@$(BIN)/python -m tests.bench

@@ -45,7 +45,7 @@ async def test_a_killed_member_takes_up_its_work_before_its_session_would_have_r
         for number in range(3):
             async with member(kafka, topic.name, heard) as process:
                 await publish(producer, Message(topic=topic.name, key="k", value=b"%d" % number), deadline_s=10)
-                await until(lambda number=number: heard.read_text().split()[number:], within=60, what=f"message {number}")
+                await until(lambda number=number: heard.read_text().split()[number:], within=60, what=f"{number}")
                 process.kill()
                 await process.wait(10)
     finally:
