@@ -24,7 +24,8 @@ async def empty_stage(overrides: Mapping[str, str] | None = None) -> AsyncIterat
     directory = Path(tempfile.mkdtemp(prefix="keyfob-e2e-"))
     tool = await tool_environment("mcp-alchemy")
     heard = Console(file=StringIO(), width=160)
-    async with Stack(directory, overrides=overrides, durable=False) as stack:
+    settings = {"KEYFOB_TRACES_FILE": str(directory / "traces.jsonl"), **(overrides or {})}
+    async with Stack(directory, overrides=settings, durable=False) as stack:
         yield Stage(stack, Narrator(stack.layout.logs, heard), tool)
     shutil.rmtree(directory)
 
