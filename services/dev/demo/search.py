@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psutil
-from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.dev.demo.reading import read_topic, topic_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +64,9 @@ def process_list() -> Iterator[Place]:
 
 async def topics(bootstrap: str) -> AsyncIterator[Place]:
     """Every record of every partition of every topic, from the start: keys, headers and payloads."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        for topic in sorted(await consumer.topics()):
-            for partition in sorted(consumer.partitions_for_topic(topic) or ()):
-                yield await _partition(consumer, TopicPartition(topic, partition))
-    finally:
-        await consumer.stop()
-
-
-async def _partition(consumer: AIOKafkaConsumer, where: TopicPartition) -> Place:
-    consumer.assign([where])
-    await consumer.seek_to_beginning(where)
-    end = (await consumer.end_offsets([where]))[where]
-    content = bytearray()
-    while await consumer.position(where) < end:
-        for records in (await consumer.getmany(timeout_ms=500)).values():
-            for record in records:
-                content += (record.key or b"") + b"\n" + (record.value or b"") + b"\n"
-                content += b"\n".join(name.encode() + b"=" + value for name, value in record.headers) + b"\n"
-    return Place(f"topic {where.topic}/{where.partition}", bytes(content))
+    for topic in await topic_names(bootstrap):
+        content = bytearray()
+        async for record in read_topic(bootstrap, topic, committed=False):
+            content += (record.key or b"") + b"\n" + (record.value or b"") + b"\n"
+            content += b"\n".join(name.encode() + b"=" + value for name, value in record.headers) + b"\n"
+        yield Place(f"topic {topic}", bytes(content))

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from jsonschema import Draft202012Validator
 
 from services.dev.demo.narration import expect, until
+from services.dev.demo.reading import read_topic
 from services.dev.demo.search import Place, files, find, process_list, topics
 from services.dev.demo.stage import Stage
 from services.dev.platform.postgres import program
@@ -37,7 +37,9 @@ async def read_audit(stage: Stage) -> None:
     numbers = {int(record["n"]) for record in records}
 
     async def look() -> dict[int, dict[str, Any]] | None:
-        read = {int(record["n"]): record async for record in _consume(stage.stack.platform.broker.bootstrap)}
+        bootstrap = stage.stack.platform.broker.bootstrap
+        bodies = [json.loads(one.value) async for one in read_topic(bootstrap, AUDIT, committed=True)]
+        read = {int(body["n"]): body for body in bodies}
         return read if numbers <= read.keys() else None
 
     read = await until(look, within_s=10, sentence="the topic has every record that the API shows")
@@ -62,23 +64,6 @@ def _show(stage: Stage, records: list[dict[str, Any]]) -> None:
     stage.narrator.table(columns, rows)
     if len(records) > _SHOWN:
         stage.narrator.say(f"… and {len(records) - _SHOWN} more")
-
-
-async def _consume(bootstrap: str) -> AsyncIterator[dict[str, Any]]:
-    """A plain consumer: reads all partitions of `audit` from the start to the end."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed")
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(AUDIT, number) for number in sorted(consumer.partitions_for_topic(AUDIT) or ())]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        while any([await consumer.position(where) < ends[where] for where in partitions]):
-            for batch in (await consumer.getmany(timeout_ms=200)).values():
-                for message in batch:
-                    yield json.loads(message.value)
-    finally:
-        await consumer.stop()
 
 
 async def search_everywhere(stage: Stage) -> None:
