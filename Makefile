@@ -30,10 +30,20 @@ demo: install ## Play the hospital story on real parts: does it work?
 dev: install ## Start the same stack and leave it running
 	@$(BIN)/keyfob dev
 
+PARTS := tests/unit tests/contract tests/integration
+WHOLE := tests/e2e tests/chaos
+
 .PHONY: test
 test: install ## Run every test that needs no containers (BROKER=apache: on Apache Kafka)
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration -n 2 --dist loadfile
-	@$(BIN)/python -m pytest tests/e2e tests/chaos
+	@mkdir -p build && rm -f build/failed-*
+	@$(BIN)/python -m pytest $(PARTS) -n 2 --dist loadfile -o cache_dir=build/cache || touch build/failed-parts
+	@$(BIN)/python -m pytest $(WHOLE) || touch build/failed-whole
+	@test ! -e build/failed-parts -a ! -e build/failed-whole
+
+.PHONY: test-again
+test-again: install ## Run again what failed in the last `make test`: single tests alone, a story from its start
+	@test ! -e build/failed-parts || $(BIN)/python -m pytest $(PARTS) -o cache_dir=build/cache --last-failed
+	@test ! -e build/failed-whole || $(BIN)/python -m pytest $(WHOLE)
 
 .PHONY: test-unit
 test-unit: install ## Run the tests that need no other process
