@@ -17,7 +17,9 @@ from shared.errors import BadRequest
 
 DEEPEST: Final = 100
 """Nested arrays and objects; JSON Schemas of real tools stay below 20."""
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string that never ends is one token too, and nothing backtracks (the `+` behind a quantifier): otherwise each quote
+# in it would be tried as a beginning, and a few kilobytes from anybody would hold up everybody for minutes.
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _OPENING: Final = frozenset(b"[{")
 _CLOSING: Final = frozenset(b"]}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -86,3 +87,27 @@ def depth_of(value: object) -> int:
 def test_depth_is_measured_exactly(value: object, limit: int) -> None:
     body = json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
     assert _deeper_than(body, limit) == (depth_of(value) > limit)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]" * 101 + b'"' + b'\\"' * 20_000,
+        b"[]" * 101 + b'"' * 1 + b"a" * 1_000_000,
+        b"[]" * 101 + b'"' + b"\\" * 40_001,
+        b"[]" * 101 + b'""' * 200_000,
+    ],
+    ids=["escaped quotes that never end", "one long string", "a backslash at the end", "many strings"],
+)
+def test_no_body_holds_up_everybody_else(body: bytes) -> None:
+    """Depth is looked at before anybody knows whose request it is: what it costs may only grow with the length."""
+    started = time.process_time()
+    assert not _deeper_than(body, DEEPEST)
+    assert time.process_time() - started < 1
+
+
+@given(st.binary(max_size=40).map(lambda raw: b"[]" * 3 + raw), st.integers(0, 4))
+def test_whatever_is_sent_is_deep_or_not_and_nothing_else(body: bytes, limit: int) -> None:
+    assert _deeper_than(body, limit) in {True, False}
+    with pytest.raises(BadRequest):
+        check_message(body)
