@@ -45,12 +45,13 @@ def bearer_token(request: Request) -> str:
 
 def roles_of(groups: frozenset[str], settings: AdminSettings) -> frozenset[Role]:
     """The roles that a person's groups give."""
-    table = {
-        settings.admin_group: Role.ADMIN,
-        settings.operator_group: Role.OPERATOR,
-        settings.auditor_group: Role.AUDITOR,
-    }
-    return frozenset(role for group, role in table.items() if group in groups)
+    # Pairs and not a mapping by group: one group may be named for two roles, and gives both.
+    table = (
+        (Role.ADMIN, settings.admin_group),
+        (Role.OPERATOR, settings.operator_group),
+        (Role.AUDITOR, settings.auditor_group),
+    )
+    return frozenset(role for role, group in table if group in groups)
 
 
 @dataclass(frozen=True, slots=True)
