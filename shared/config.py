@@ -6,6 +6,7 @@ and `read_secret_file` refuses one that others may read.
 
 from __future__ import annotations
 
+import os
 import stat
 from enum import StrEnum
 from pathlib import Path
@@ -32,12 +33,24 @@ def read_secret_file(path: Path) -> str:
     Raises `Misconfigured` naming the file and the mend, never its content.
     """
     try:
-        mode = path.stat().st_mode
-        if stat.S_IMODE(mode) & 0o077:
-            raise Misconfigured(f"{path} may be read by others: run `chmod 600 {path}`.")
-        return path.read_text().strip()
+        # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
+        with open(path, encoding="utf-8", opener=_without_waiting) as file:
+            # The mode of what was opened, not of the path: whoever exchanges the file in between gains nothing.
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise Misconfigured(f"{path} cannot be read: not a file.")
+            if stat.S_IMODE(mode) & 0o077:
+                raise Misconfigured(f"{path} may be read by others: run `chmod 600 {path}`.")
+            return file.read().strip()
     except OSError as error:
         raise Misconfigured(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        # Not chained: this error carries the whole content.
+        raise Misconfigured(f"{path} cannot be read: it does not hold UTF-8 text.") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class CommonSettings(BaseSettings):
