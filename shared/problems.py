@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "https://keyfob.dev/problems/"
 BODY_LIMIT = 64 * 1024
 """Bytes of a request body, unless a route says otherwise."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _log = structlog.get_logger(__name__)
 
@@ -78,8 +81,23 @@ def install_problem_handlers(app: FastAPI) -> None:
         return problem_response(KeyfobError())
 
 
+def _refusal(body: bytes) -> BadRequest | None:
+    """Why no application should parse this body; None for nearly every one.
+
+    JSON may spell half of a surrogate pair (RFC 8259 §8.2). Python's parser lets it through, and then the text fails
+    wherever it is first written: in a payload, in a digest, in the database. orjson is strict about it.
+    """
+    if _SURROGATE.search(body) is None:
+        return None
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return BadRequest("The body is not JSON in valid Unicode.")
+    return None
+
+
 class BodyLimit:
-    """ASGI middleware: a body over `limit` bytes is answered 413 before anything parses it."""
+    """ASGI middleware: a body over `limit` bytes, or with text that is none, is refused before anything parses it."""
 
     def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
         self._app = app
@@ -102,6 +120,10 @@ class BodyLimit:
                 return
             if not message.get("more_body"):
                 break
+        refusal = _refusal(bytes(body))
+        if refusal is not None:
+            await problem_response(refusal)(scope, receive, send)
+            return
         await self._app(scope, _replay(bytes(body), receive), send)
 
 
