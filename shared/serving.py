@@ -55,7 +55,7 @@ class Background:
             return
         error = task.exception()
         if error is not None:
-            _log.error("background work failed", work=task.get_name(), error=type(error).__name__)
+            _log.error("background work failed", work=task.get_name(), error=type(error).__name__, exc_info=error)
             self.failed.set()
 
     async def stop(self) -> None:
@@ -83,9 +83,21 @@ def application(title: str, *, lifespan: Lifespan, readiness: Readiness) -> Fast
 
 def check_listening(mode: Mode, http: HttpSettings) -> None:
     """Refuse plain HTTP outside loopback in production: requests carry the subject's token."""
-    loopback = http.host == "localhost" or ipaddress.ip_address(http.host).is_loopback
-    if mode is Mode.PRODUCTION and not loopback and http.tls_certificate is None:
+    if mode is Mode.PRODUCTION and not _is_loopback(http.host) and http.tls_certificate is None:
         raise Misconfigured(f"Listening on {http.host} needs a TLS certificate and key in production mode.")
+    if (http.tls_certificate is None) != (http.tls_key is None):
+        raise Misconfigured("TLS needs both, a certificate and its key.")
+    for file in (http.tls_certificate, http.tls_key):
+        if file is not None and not file.is_file():
+            raise Misconfigured(f"{file} is not there: TLS needs a certificate and its key.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name may resolve to anything, and to something else tomorrow; only this one is reserved (RFC 6761 §6.3).
+        return host == "localhost"
 
 
 async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Background) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import aiohttp
 import structlog
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from shared.administration import AdminGuard
 from shared.bus.connection import KafkaSettings, TopicsUnsuitable, ensure_topics, topics_present
@@ -31,20 +31,39 @@ Tell = Callable[[str], None]
 
 
 def kafka_settings(common: CommonSettings, *, client_id: str) -> KafkaSettings:
-    """Where the broker is and who we are to it. Raises `Misconfigured` when the password's file can't be used."""
+    """Where the broker is and who we are to it. Raises `Misconfigured` for what no client could connect with.
+
+    Here and not at the first connection, where it would look like a broker that is down and be tried for ever.
+    """
     file = common.kafka_sasl_password_file
-    return KafkaSettings.model_validate(
-        {
-            "bootstrap": common.kafka_bootstrap,
-            "client_id": client_id,
-            "member": common.kafka_member or None,
-            "security_protocol": common.kafka_security_protocol,
-            "sasl_mechanism": common.kafka_sasl_mechanism,
-            "sasl_username": common.kafka_sasl_username or None,
-            "sasl_password": None if file is None else SecretStr(read_secret_file(file)),
-            "ca_file": common.kafka_ca_file,
-        }
-    )
+    said = {
+        "bootstrap": common.kafka_bootstrap,
+        "client_id": client_id,
+        "member": common.kafka_member or None,
+        "security_protocol": common.kafka_security_protocol,
+        "sasl_mechanism": common.kafka_sasl_mechanism,
+        "sasl_username": common.kafka_sasl_username or None,
+        "sasl_password": None if file is None else SecretStr(read_secret_file(file)),
+        "ca_file": common.kafka_ca_file,
+    }
+    try:
+        kafka = KafkaSettings.model_validate(said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        setting = f"KEYFOB_KAFKA_{str(first['loc'][0]).upper()}"
+        raise Misconfigured(f"{setting} is none of the choices: {first['msg']}.") from None
+    _check_credentials(kafka)
+    return kafka
+
+
+def _check_credentials(kafka: KafkaSettings) -> None:
+    if kafka.security_protocol.startswith("SASL") and not (kafka.sasl_username and kafka.sasl_password):
+        raise Misconfigured("SASL needs KEYFOB_KAFKA_SASL_USERNAME and KEYFOB_KAFKA_SASL_PASSWORD_FILE.")
+    if kafka.security_protocol.endswith("SSL"):
+        try:
+            kafka.ssl_context()
+        except OSError as error:
+            raise Misconfigured(f"{kafka.ca_file} holds no certificates: {cut(error.strerror)}.") from None
 
 
 def pinned_authority(text: str, *, setting: str) -> Authority:
