@@ -40,6 +40,9 @@ class GroupProgress:
         try:
             await consumer.start()
             ends: dict[TopicPartition, int] = await consumer.end_offsets(list(consumer.assignment()))
+            if not ends:
+                # Every group has reached the ends of no partitions at all: that would prove anything.
+                raise Unavailable(f"{self._topic}: no partition in sight")
             return {partition.partition: end for partition, end in ends.items()}
         except (KafkaError, OSError, TimeoutError) as error:
             raise Unavailable(f"{self._topic}: its end is not known: {type(error).__name__}") from error

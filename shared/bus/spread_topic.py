@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus.cloudevents import Message, received
-from shared.bus.connection import KafkaSettings, connect, disconnect
+from shared.bus.connection import KafkaSettings, disconnect
 from shared.errors import Unavailable, cut
 
 log = structlog.get_logger()
@@ -48,7 +48,8 @@ class SpreadTopicReader:
         while True:
             consumer = self._kafka.consumer(self.topic, group_id=None, metadata_max_age_ms=3_000)
             try:
-                await connect(consumer, what=self.topic)
+                # Not `connect`, which starts the same one again: aiokafka can't where its start failed half-way.
+                await consumer.start()
                 await self._seek(consumer)
                 self._consumer, self._trouble = consumer, None
                 async for batch in self._follow(consumer):
@@ -72,6 +73,9 @@ class SpreadTopicReader:
                 if consumer is None:
                     raise Unavailable(self._trouble or "not connected")
                 ends = await consumer.end_offsets(list(consumer.assignment()))
+                if not ends:
+                    # While the topic is missing from the metadata nothing is assigned, and nothing is proved by that.
+                    raise Unavailable(f"{self.topic}: no partition in sight")
                 while any(self._handed.get(partition, 0) < end for partition, end in ends.items()):
                     self._moved.clear()
                     await self._moved.wait()
