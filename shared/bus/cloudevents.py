@@ -13,13 +13,16 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from shared.errors import Untrusted
+from shared.errors import Untrusted, cut
 from shared.events.contract import Contract
 
 SPEC_VERSION = b"1.0"
 CONTENT_TYPE = b"application/json"
 PAYLOAD_LIMIT = 512 * 1024
 """Bytes of one payload: half of a broker's default limit for a batch, so that headers always fit."""
+
+PLACE_LIMIT = 40
+"""Characters of each name in the reason why a payload is unreadable."""
 
 _NONE: Mapping[str, str] = {}
 
@@ -151,7 +154,9 @@ def parse(payload: bytes, model: type[C]) -> C:
 
 def _places(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return ", ".join(f"{'.'.join(map(str, item['loc'])) or 'payload'}: {item['type']}" for item in found[:5])
+    # A place may hold names that the sender made up, such as the keys of labels: those are cut.
+    places = (".".join(cut(part, PLACE_LIMIT) for part in item["loc"][:6]) or "payload" for item in found[:5])
+    return ", ".join(f"{place}: {item['type']}" for place, item in zip(places, found, strict=False))
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus.cloudevents import PAYLOAD_LIMIT, Message, Unreadable, decode, encode, received
+from shared.bus.cloudevents import PAYLOAD_LIMIT, Message, Unreadable, decode, encode, parse, received
+from shared.events.policy import GrantRecord
 from tests.fakes.state_topic import CHANGES, Door, Switched, lamp, with_header
 
 EVENT = encode(
@@ -75,6 +76,14 @@ def test_the_reason_names_fields_and_never_their_content() -> None:
     assert "lamp" in caught.value.detail
     assert "hunter2" not in caught.value.detail
     assert caught.value.__cause__ is None
+
+
+def test_the_reason_is_short_however_long_the_names_are_that_it_was_given() -> None:
+    members = ",".join(f'"{"k" * 10_000}{number}":1' for number in range(10))
+    with pytest.raises(Unreadable) as caught:
+        parse(f'{{"id":"x","labels":{{{members}}}}}'.encode(), GrantRecord)
+    assert len(caught.value.detail) < 500
+    assert "labels" in caught.value.detail
 
 
 def test_a_message_of_one_type_is_not_read_as_another() -> None:
