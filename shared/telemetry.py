@@ -13,11 +13,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import date
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from uuid import UUID
 
 import structlog
 from opentelemetry import trace
@@ -44,7 +46,8 @@ _SENSITIVE = re.compile(
     r"|private[_\-]?key|api[_\-]?key)$",
     re.IGNORECASE,
 )
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s\"'<>]{1,512}@")
+"""Up to the last @ of the word: a password that nobody percent-encoded may hold one, and a slash."""
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -169,16 +172,33 @@ class JsonLinesExporter(SpanExporter):
 
 def _masked(item: Any) -> Any:
     match item:
-        case SecretBytes() | SecretStr() | PydanticSecretBytes() | bytes() | bytearray() | memoryview():
-            return HIDDEN
-        case dict():
+        case Mapping():
             return {str(key): HIDDEN if _SENSITIVE.search(str(key)) else _masked(inner) for key, inner in item.items()}
-        case str():
-            return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", item)
+        case tuple() if names := getattr(item, "_fields", ()):
+            # A named tuple, such as SQLAlchemy's URL: its members have names to be judged by.
+            return _masked(dict(zip(names, item, strict=True)))
         case list() | tuple() | set() | frozenset():
             return [_masked(inner) for inner in item]
         case _:
+            return _masked_one(item)
+
+
+def _masked_one(item: Any) -> Any:
+    match item:
+        case SecretBytes() | SecretStr() | PydanticSecretBytes() | bytes() | bytearray() | memoryview():
+            return HIDDEN
+        case None | bool() | int() | float():
             return item
+        case str():
+            return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", item)
+        case BaseException():
+            # The words of others' exceptions may quote anything, as in `show_where_it_failed`.
+            return type(item).__name__ + (f": {item.detail}" if isinstance(item, KeyfobError) else "")
+        case PurePath() | UUID() | date():
+            return str(item)
+        case _:
+            # The renderer would write its repr, and nobody knows what that shows.
+            return f"<{type(item).__name__}>"
 
 
 def _named(service: str) -> structlog.typing.Processor:

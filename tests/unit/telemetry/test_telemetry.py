@@ -6,8 +6,11 @@ import io
 import json
 import logging
 import sys
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import pytest
@@ -16,6 +19,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from pydantic import BaseModel, SecretStr, ValidationError
+from rpds import HashTrieMap
+from sqlalchemy import make_url
+from yarl import URL
 
 from shared import telemetry
 from shared.crypto.secret import SecretBytes
@@ -23,6 +29,16 @@ from shared.errors import BadRequest
 from shared.telemetry import HIDDEN, JsonLinesExporter, configure, current_traceparent, hide_secrets, span
 
 CANARY = "hunter2-canary"
+
+
+class Held:
+    """Something whose repr shows what it holds, as a dataclass does."""
+
+    def __init__(self, held: bytes) -> None:
+        self.held = held
+
+    def __repr__(self) -> str:
+        return f"Held({self.held!r})"
 
 
 @pytest.fixture
@@ -83,6 +99,15 @@ def test_other_names_are_shown(stdout: io.StringIO, name: str) -> None:
         bytearray(CANARY.encode()),
         f"postgresql://app:{CANARY}@db/x",
         f"cannot connect to amqp://:{CANARY}@host:1/",
+        f"postgresql://app:p@ss/{CANARY}@db/x",
+        URL(f"https://app:{CANARY}@vault:8200/v1"),
+        make_url(f"postgresql://app:{CANARY}@db/x"),
+        MappingProxyType({"token": CANARY}),
+        HashTrieMap({"token": CANARY}),
+        Held(CANARY.encode()),
+        ValueError(CANARY),
+        [OSError(1, CANARY)],
+        {"deep": ({"cause": ValueError(CANARY)},)},
         [SecretStr(CANARY)],
         {"a": (CANARY.encode(),)},
     ],
@@ -91,6 +116,27 @@ def test_what_holds_a_secret_is_hidden_whatever_its_name(stdout: io.StringIO, he
     structlog.get_logger().info("x", thing=held)
     assert CANARY not in stdout.getvalue()
     assert len(lines(stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        (None, None),
+        (7, 7),
+        (True, True),
+        ("https://vault:8200/v1?mail=a", "https://vault:8200/v1?mail=a"),
+        (Path("/etc/keyfob"), "/etc/keyfob"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01 00:00:00+00:00"),
+        (BadRequest("too deep"), "BadRequest: too deep"),
+        (ValueError("x"), "ValueError"),
+        ({1: {"a"}}, {"1": ["a"]}),
+    ],
+    ids=repr,
+)
+def test_what_holds_none_is_shown(stdout: io.StringIO, held: Any, shown: Any) -> None:
+    structlog.get_logger().info("x", thing=held)
+    assert lines(stdout)[0]["thing"] == shown
 
 
 def fail(error: Exception) -> NoReturn:
