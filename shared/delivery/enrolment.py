@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from shared.crypto.framing import from_base64url, to_base64url
+from shared.crypto.sealing import seal
 from shared.errors import SignatureInvalid
 
 if TYPE_CHECKING:
@@ -26,9 +27,17 @@ def certify_sealing_key(signing_key: SigningKey, sealing_key: SealingPublicKey) 
 
 
 def verify_certificate(certificate: str, *, signing_key: VerifyKey, sealing_key: SealingPublicKey) -> None:
-    """Raise `SignatureInvalid` unless the holder of `signing_key` certified exactly this sealing key."""
+    """Raise `SignatureInvalid` unless the holder of `signing_key` certified exactly this sealing key.
+
+    Nor is a key accepted that nothing can be sealed to: a point of low order (RFC 7748 §6.1).
+    """
     try:
         signature = from_base64url(certificate)
     except ValueError:
         raise SignatureInvalid from None
     signing_key.verify(signature, DOMAIN, sealing_key.raw)
+    try:
+        # Found out by trying: there is no list of such points that a reader could check.
+        seal(b"", sealing_key, context=DOMAIN)
+    except ValueError:
+        raise SignatureInvalid from None

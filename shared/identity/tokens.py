@@ -8,6 +8,7 @@ publishes another set of keys.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 LARGEST_TOKEN: Final = 8 * 1024
 """Bytes; what common proxies allow for a header."""
-LARGEST_SUBJECT: Final = 256
+_SUBJECT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+"""One line of text, as answers and records carry it (`shared.delivery.messages.Name`)."""
 JWS_PARTS: Final = 3
 """RFC 7515 §7.1."""
 LEEWAY_S: Final = 30
@@ -286,7 +288,7 @@ def _to_subject(claims: dict[str, Any], trust: _Trust, digest: bytes, now: float
     groups = claims.get(trust.entry.groups_claim, [])
     # Some providers send a single group as text.
     groups = [groups] if isinstance(groups, str) else groups
-    if not isinstance(subject, str) or not 0 < len(subject) <= LARGEST_SUBJECT or not _all_text(groups):
+    if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject) or not _all_text(groups):
         raise TokenRefused(TokenRefusal.CLAIMS)
     return Subject(trust.entry.idp_id, subject, frozenset(groups), float(claims["exp"]), digest)
 

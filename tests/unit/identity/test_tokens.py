@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import traceback
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from shared.errors import TokenInvalid, Unavailable
 from shared.identity import Subject, TokenRefusal, TokenVerifier, TrustedIssuer
-from shared.identity.tokens import LARGEST_TOKEN, TokenRefused
+from shared.identity.tokens import ALLOWED_ALGORITHMS, LARGEST_TOKEN, TokenRefused
 from tests.thoroughness import examples
 from tests.unit.identity.issuers import AUDIENCE, EC, ISSUER, NOW, RSA, Clock, Issuer, sign, trusted, verifier
 
@@ -102,6 +103,9 @@ async def test_one_of_several_audiences_may_be_us(tokens: TokenVerifier, issuer:
         ({"sub": ""}, TokenRefusal.CLAIMS),
         ({"sub": 7}, TokenRefusal.CLAIMS),
         ({"sub": "x" * 257}, TokenRefusal.CLAIMS),
+        ({"sub": "a\nb"}, TokenRefusal.CLAIMS),
+        ({"sub": "a\x00"}, TokenRefusal.CLAIMS),
+        ({"sub": "a\x7f"}, TokenRefusal.CLAIMS),
         ({"groups": [1]}, TokenRefusal.CLAIMS),
         ({"groups": [""]}, TokenRefusal.CLAIMS),
         ({"groups": {"g": 1}}, TokenRefusal.CLAIMS),
@@ -133,6 +137,23 @@ async def test_the_public_key_is_no_shared_secret(tokens: TokenVerifier) -> None
 async def test_a_key_of_one_kind_does_not_serve_an_algorithm_of_another(tokens: TokenVerifier) -> None:
     token = sign(EC, {"alg": "ES256", "kid": "rsa"}, GOOD)
     assert await refusal(tokens, token) == TokenRefusal.SIGNATURE
+
+
+@pytest.mark.parametrize("length", [0, 64, 96, 132, 256])
+async def test_no_pair_of_a_published_key_and_an_algorithm_is_more_than_a_refusal(clock: Clock, length: int) -> None:
+    """Whoever sends a token chooses both, and a key may be there for something else altogether."""
+    curves = {crv: OKPKey.generate_key(crv) for crv in ("X25519", "X448", "Ed448")}
+    keys: dict[str, Key] = {"rsa": RSA, "ec": EC, "p521": ECKey.generate_key("P-521"), **curves}
+    tokens = verifier(Issuer(keys=keys), clock, trusted(algorithms=ALLOWED_ALGORITHMS))
+    for kid, alg in itertools.product(keys, sorted(ALLOWED_ALGORITHMS)):
+        found = await refusal(tokens, forged({"alg": alg, "kid": kid}, GOOD, b"x" * length))
+        assert found in {TokenRefusal.SIGNATURE, TokenRefusal.UNKNOWN_KEY}
+
+
+async def test_members_of_a_header_that_are_of_no_use_to_us_may_be_anything(tokens: TokenVerifier) -> None:
+    for odd in ({"typ": 7}, {"cty": [1]}, {"x5c": "x"}, {"jwk": 1}, {"jku": {}}):
+        found = await refusal(tokens, forged({"alg": "RS256", "kid": "rsa"} | odd, GOOD))
+        assert found == TokenRefusal.SIGNATURE
 
 
 def test_symmetric_and_absent_algorithms_can_not_be_configured() -> None:
