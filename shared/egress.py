@@ -86,11 +86,12 @@ class Origin:
         try:
             parts = urlsplit(text)
             usual = _PORTS[parts.scheme]
-            port = parts.port or usual
+            port = usual if parts.port is None else parts.port
         except (ValueError, KeyError):
             raise BadRequest("An origin looks like https://vault.example:8200.") from None
         if (
             not _HOST.fullmatch(parts.hostname or "")
+            or port == 0
             or parts.username is not None
             or parts.path not in {"", "/"}
             or parts.query + parts.fragment

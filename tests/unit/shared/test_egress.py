@@ -98,3 +98,8 @@ def test_an_origin_has_one_spelling() -> None:
 def test_plain_http_is_refused_outside_development() -> None:
     with pytest.raises(BadRequest):
         Origin.parse("http://vault:8200", mode=Mode.PRODUCTION)
+
+
+def test_a_port_that_nobody_can_listen_on_is_not_taken_for_the_usual_one() -> None:
+    with pytest.raises(BadRequest):
+        Origin.parse("https://vault:0", mode=Mode.PRODUCTION)
