@@ -97,7 +97,8 @@ class Running:
     seats: set[Seat] = field(default_factory=set)
     left: list[Seat] = field(default_factory=list)
     """Seats that may not call any more; their leases end when the upstream is gone."""
-    why: LeaseEnd = LeaseEnd.SESSION
+    why: LeaseEnd | None = None
+    """Why it was ended; None while it lives, and where it ended by itself."""
 
 
 @dataclass(eq=False, slots=True)
@@ -130,6 +131,7 @@ class Seats:
         self._one_subject = one_subject
         self._seats: dict[SeatKey, Seat] = {}
         self._running: dict[Load, Running] = {}
+        self._alive: set[Running] = set()
         self._by_lease: dict[str, Seat] = {}
         self._locks: WeakValueDictionary[SeatKey, asyncio.Lock] = WeakValueDictionary()
         self._callers: dict[bytes, tuple[Caller, float]] = {}
@@ -137,8 +139,8 @@ class Seats:
         instance.on_fenced = self.fenced
 
     def __len__(self) -> int:
-        """How many upstreams there are."""
-        return len(self._tasks)
+        """How many upstreams there are, those that drain or stop included."""
+        return len(self._alive)
 
     async def caller(self, claim: Claim) -> Caller:
         """Whose token it is. The resolver says so; what it said counts until the token expires."""
@@ -149,23 +151,20 @@ class Seats:
 
     async def seat(self, claim: Claim) -> Seat:
         """A seat whose upstream is open. Raises `Refused`, `NotFresh`, `Unavailable`."""
-        key = claim.key
-        seat = self._seats.get(key)
-        if seat is not None and self._good(seat) and not self._due(seat):
-            await seat.running.upstream.ready()
-            return seat
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            for _ in range(TRIES):
+        for _ in range(TRIES):
+            seat = self._seats.get(claim.key)
+            if seat is None or not self._good(seat) or self._due(seat):
                 seat = await self._renewed(claim)
-                try:
-                    await seat.running.upstream.ready()
-                except Unavailable:
-                    # Fenced while it started: what ended may already have a successor.
-                    if self._seats.get(key) is seat:
-                        raise
-                else:
-                    return seat
+            try:
+                await seat.running.upstream.ready()
+            except Unavailable:
+                # What was ended while it started may already have a successor. What can't start won't at the next
+                # try, and each try is one more release on record.
+                if seat.running.why is None:
+                    raise
+            # The seat may have ended while we waited, although its server goes on for another one.
+            if self._good(seat):
+                return seat
         raise Unavailable("What was asked for is changing just now.")
 
     @asynccontextmanager
@@ -236,24 +235,25 @@ class Seats:
         return self._instance.clock().monotonic >= seat.renew_at
 
     async def _renewed(self, claim: Claim) -> Seat:
-        """The seat that is good as it is, or one from a new resolve."""
-        seat = self._seats.get(claim.key)
-        good = seat is not None and self._good(seat)
-        if seat is not None and good and not self._due(seat):
-            return seat
-        try:
-            holding = await self._instance.resolve(
-                claim.token, claim.wanted, traceparent=telemetry.current_traceparent()
-            )
-        except Unavailable:
-            if seat is not None and good:
+        """The seat that is good as it is, or one from a new resolve: one resolve, however many wait for it."""
+        async with self._locks.setdefault(claim.key, asyncio.Lock()):
+            seat = self._seats.get(claim.key)
+            if seat is not None and self._good(seat) and not self._due(seat):
                 return seat
-            raise
-        except Refused as refused:
-            if refused.status == UNAUTHORIZED:
-                self._callers.pop(claim.key.token_digest, None)
-            raise
-        return self._sit(claim.key, holding)
+            try:
+                holding = await self._instance.resolve(
+                    claim.token, claim.wanted, traceparent=telemetry.current_traceparent()
+                )
+            except Unavailable:
+                # No news is no revocation: a lease holds until it is over or a notice ends it.
+                if seat is not None and self._good(seat):
+                    return seat
+                raise
+            except Refused as refused:
+                if refused.status == UNAUTHORIZED:
+                    self._callers.pop(claim.key.token_digest, None)
+                raise
+            return self._sit(claim.key, holding)
 
     def _sit(self, key: SeatKey, holding: Holding) -> Seat:
         """Give the holding a seat: on the upstream that carries the same already, or on a new one."""
@@ -293,15 +293,17 @@ class Seats:
             self._instance.let_go(holding, LeaseEnd.SESSION)
             raise
         self._running[load] = running
+        self._alive.add(running)
         task = asyncio.create_task(self._live(running), name="upstream")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return running
 
     def _check_room(self, load: Load, *, stdio: bool) -> None:
-        if len(self._tasks) >= self._upstream_limit:
+        if len(self._alive) >= self._upstream_limit:
             raise Unavailable("This gateway runs as many MCP servers as it may.", retry_after_s=5)
-        others = {running.load.caller for running in self._running.values() if running.stdio} - {load.caller}
+        # Also those that drain or stop: as long as a process is there, one of the same UID can read its environment.
+        others = {running.load.caller for running in self._alive if running.stdio} - {load.caller}
         if self._one_subject and stdio and others:
             raise Unavailable("This gateway runs local MCP servers of one subject at a time.", retry_after_s=5)
 
@@ -310,14 +312,15 @@ class Seats:
             await running.upstream.run()
         finally:
             self._retire(running, running.why)
-            self._end(running.left, running.why)
+            self._end(running.left, running.why or LeaseEnd.SESSION)
             running.left.clear()
+            self._alive.discard(running)
 
     def _drain(self, running: Running, why: LeaseEnd) -> None:
         self._retire(running, why)
         running.upstream.drain()
 
-    def _retire(self, running: Running, why: LeaseEnd) -> None:
+    def _retire(self, running: Running, why: LeaseEnd | None) -> None:
         """No seat leads to it any more."""
         if self._running.get(running.load) is running:
             del self._running[running.load]
