@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from typing import Literal
 
@@ -64,15 +66,27 @@ def demo() -> int:
 def main() -> None:
     """Run the command line; a failure is one sentence on stderr and a non-zero exit code."""
     try:
-        sys.exit(app(sys.argv[1:], result_action="return_value") or 0)
+        code = app(sys.argv[1:], result_action="return_value") or 0
+        # Here, where a reader that went away can still be caught: at the interpreter's end it would be a warning.
+        sys.stdout.flush()
+        sys.exit(code)
     except CommandFailed as error:
         sys.stderr.write(f"keyfob: {error}\n")
         sys.exit(1)
     except Misconfigured as error:
         sys.stderr.write(f"keyfob: {error}\n")
         sys.exit(EXIT_MISCONFIGURED)
+    except BrokenPipeError:
+        _stop_writing()
+        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _stop_writing() -> None:
+    """Let what is still in the buffer go nowhere, as https://docs.python.org/3/library/signal.html#note-on-sigpipe."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

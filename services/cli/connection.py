@@ -6,9 +6,12 @@ stands in a file of its own with mode 0600 and is never an argument, which other
 
 from __future__ import annotations
 
+import ipaddress
 import os
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -74,22 +77,34 @@ class Api:
         query: dict[str, Any] | None = None,
     ) -> Any:
         """The JSON answer of one call; `query` entries that are None are left out."""
-        base = self._connection.urls.get(service)
-        if base is None:
-            raise CommandFailed(f"The connection file names no URL for {service}.")
+        base = self._base(service)
         parameters = {key: value for key, value in (query or {}).items() if value is not None}
+        # Read for every call: a token that was renewed is used at once, by whoever lives long.
+        headers = {"Authorization": f"Bearer {_token(self._connection.token_file)}"}
         try:
-            headers = {"Authorization": f"Bearer {read_secret_file(self._connection.token_file)}"}
             response = self._http.request(method, base + path, json=body, params=parameters, headers=headers)
-        except Misconfigured as error:
-            raise CommandFailed(str(error)) from None
         except httpx2.HTTPError as error:
+            # Not chained, and by its type only: a client's message may quote the header that it could not send.
             raise CommandFailed(
                 f"{service} at {base} did not answer ({type(error).__name__}): is it running?"
             ) from None
-        if response.is_error:
+        # Nothing of ours redirects. Whoever does is a proxy with a login page, and gets no token.
+        if not response.is_success:
             raise CommandFailed(_words(response, service))
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise CommandFailed(_words(response, service)) from None
+
+    def _base(self, service: str) -> str:
+        base = self._connection.urls.get(service)
+        if base is None:
+            raise CommandFailed(f"The connection file names no URL for {service}.")
+        if not _keeps_a_token(base):
+            raise CommandFailed(
+                f"The URL of {service} must be https, or http to this machine: the token travels on it."
+            )
+        return base.rstrip("/")
 
     def every(self, service: str, path: str, **query: Any) -> list[dict[str, Any]]:
         """All items of a paged list, in order."""
@@ -103,12 +118,44 @@ class Api:
                 return items
 
 
+def _token(file: Path) -> str:
+    try:
+        token = read_secret_file(file)
+    except Misconfigured as error:
+        raise CommandFailed(str(error)) from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isascii() or not token.isprintable():
+        raise CommandFailed(f"{file} holds no usable token.")
+    return token
+
+
+def _keeps_a_token(url: str) -> bool:
+    """Whether nobody on the way can read what is sent there."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _words(response: httpx2.Response, service: str) -> str:
+    """A problem document's own words; the status of whatever else it is."""
+    nothing_said = f"{service} answered {response.status_code}."
     try:
         problem = response.json()
-        detail = problem.get("detail") or problem.get("title") or ""
-        choices = problem.get("choices")
     except ValueError:
-        return f"{service} answered {response.status_code}."
-    listed = f"Choose from: {', '.join(map(str, choices))}." if choices else ""
-    return f"{cut(detail, 500)} {cut(listed, 500)}".strip() or f"{service} answered {response.status_code}."
+        return nothing_said
+    if not isinstance(problem, dict) or response.status_code < HTTPStatus.BAD_REQUEST:
+        return nothing_said
+    detail, choices = problem.get("detail") or problem.get("title") or "", problem.get("choices")
+    listed = f"Choose from: {', '.join(map(str, choices))}." if isinstance(choices, list) and choices else ""
+    return f"{cut(detail, 500)} {cut(listed, 500)}".strip() or nothing_said

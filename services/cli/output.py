@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 @Parameter(name="*")
@@ -29,7 +30,7 @@ class Output:
         for column in columns:
             table.add_column(column.rpartition(".")[2].replace("_", " "), overflow="fold")
         for item in items:
-            table.add_row(*(_cell(_pick(item, column)) for column in columns))
+            table.add_row(*(_shown(_pick(item, column)) for column in columns))
         _console().print(table if items else f"{title or 'Nothing'}: none")
 
     def one(self, item: Mapping[str, Any]) -> None:
@@ -39,7 +40,7 @@ class Output:
             return
         table = Table(show_header=False, box=None)
         for name, value in item.items():
-            table.add_row(name.replace("_", " "), _cell(value))
+            table.add_row(name.replace("_", " "), _shown(value))
         _console().print(table)
 
     def said(self, sentence: str, result: Mapping[str, Any]) -> None:
@@ -47,7 +48,7 @@ class Output:
         if self.json:
             _print_json(result)
         else:
-            _console().print(sentence, markup=False, highlight=False)
+            _console().print(_shown(sentence))
 
 
 def note(sentence: str) -> None:
@@ -60,7 +61,8 @@ def _console() -> Console:
 
 
 def _print_json(data: object) -> None:
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+    # ASCII only: people run this at a terminal too, and JSON's own escapes harm none.
+    sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
 
 
 def _pick(item: Mapping[str, Any], column: str) -> Any:
@@ -68,6 +70,15 @@ def _pick(item: Mapping[str, Any], column: str) -> Any:
     for part in column.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def _shown(value: Any) -> Text:
+    """What a person sees of a value.
+
+    Names, paths and subjects are other people's words: as `Text` their brackets are no markup of ours, and what would
+    move the cursor, colour the terminal or turn the writing around is not printed (`str.isprintable`).
+    """
+    return Text("".join(one if one.isprintable() or one == "\n" else "?" for one in _cell(value)))
 
 
 def _cell(value: Any) -> str:

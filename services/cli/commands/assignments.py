@@ -156,9 +156,25 @@ def remove_grant(grant: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) ->
 
 
 @binding.command(name="add")
-def add_binding(*, profile: str, server: str, field: str, reference: str, out: Output = _TABLE) -> None:
-    """Let a server's field come from a reference, for one profile."""
-    body = {"profile": profile, "server": server, "field": field, "reference": reference}
+def add_binding(
+    *, profile: str, server: str, field: str, reference: str, digest: str | None = None, out: Output = _TABLE
+) -> None:
+    """Let a server's field come from a reference, for one profile.
+
+    Parameters
+    ----------
+    profile
+        For whom.
+    server
+        Which server.
+    field
+        Which of its fields.
+    reference
+        Where the value comes from, by name.
+    digest
+        The definition that you have read (keyfob server show): another one by now is refused.
+    """
+    body = _given(profile=profile, server=server, field=field, reference=reference, definition_digest=digest)
     result = api().call("POST", "policy", "/v1/bindings", body=body)
     out.said(f"For {profile}, {field} of {server} comes from {reference}.", result)
 
@@ -171,10 +187,19 @@ def list_bindings(*, out: Output = _TABLE) -> None:
 
 
 @binding.command(name="approve")
-def approve_binding(binding: str, *, out: Output = _TABLE) -> None:
-    """Let a binding stand for the server's definition as it is now."""
+def approve_binding(binding: str, *, digest: str | None = None, out: Output = _TABLE) -> None:
+    """Let a binding stand for the server's definition as it is now.
+
+    Parameters
+    ----------
+    binding
+        Which one, by id.
+    digest
+        The definition that you have read (keyfob server show): another one by now is refused.
+    """
     found = find("policy", "bindings", binding)
-    result = api().call("POST", "policy", entity_path("bindings", found["id"]) + "/approve")
+    body = _given(definition_digest=digest)
+    result = api().call("POST", "policy", entity_path("bindings", found["id"]) + "/approve", body=body)
     out.said("The binding stands for the present definition.", result)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.cli.connection import CommandFailed
 from services.cli.output import Output
 from services.cli.session import api, convergence, entity_path, find
 
@@ -17,12 +18,23 @@ def remove(plural: str, name_or_id: str, *, wait_s: float, out: Output) -> None:
     """Delete an entity of policy, wait for convergence, and show it."""
     found = find("policy", plural, name_or_id)
     receipt = api().call("DELETE", "policy", entity_path(plural, found["id"]))
-    answer = convergence(receipt["event_id"], wait_s=wait_s) if wait_s > 0 else None
-    show_convergence(f"{found.get('name') or found['id']} is removed.", receipt, answer, out=out)
+    tell(f"{found.get('name') or found['id']} is removed.", receipt, wait_s=wait_s, out=out)
 
 
-def show_convergence(sentence: str, receipt: dict[str, Any], answer: dict[str, Any] | None, *, out: Output) -> None:
-    """Say what was done, who has acted on it and who has not answered."""
+def tell(sentence: str, receipt: dict[str, Any], *, wait_s: float, out: Output) -> None:
+    """Say what was done, and who has acted on it within `wait_s` seconds."""
+    try:
+        answer = convergence(receipt["event_id"], wait_s=wait_s) if wait_s > 0 else None
+    except CommandFailed as error:
+        # It is done and stays done: a failure that hides that would have somebody believe the opposite.
+        if out.json:
+            out.said(sentence, {"change": receipt, "convergence": None})
+        follow = f"Follow it with: keyfob notice show {receipt['event_id']}"
+        raise CommandFailed(f"{sentence} Who has acted on it is not known: {error} {follow}") from None
+    _show(sentence, receipt, answer, out=out)
+
+
+def _show(sentence: str, receipt: dict[str, Any], answer: dict[str, Any] | None, *, out: Output) -> None:
     if out.json:
         out.said(sentence, {"change": receipt, "convergence": answer})
         return

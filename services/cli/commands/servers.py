@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cyclopts import App
 
-from services.cli.commands.removal import WAIT_S, remove, show_convergence
+from services.cli.commands.removal import WAIT_S, remove, tell
 from services.cli.connection import CommandFailed
 from services.cli.output import Output
-from services.cli.session import api, convergence, entity_path, find
+from services.cli.session import api, entity_path, find
 
 server = App(name="server", help="Define MCP servers: what runs or is called, and where credentials go.")
 instance = App(name="instance", help="Enrol gateways, and shut them out.")
@@ -134,18 +136,33 @@ def enrol(
     if not allowed:
         raise CommandFailed("Say what it may run: --server NAME, or --any-server.")
     body = {"name": name, "labels": label or {}, "allowed_servers": allowed, "expires_in_s": expires_in_s}
-    result = api().call("POST", "policy", "/v1/enrolments", body=body)
-    _write_secret(token_file, result.pop("token"))
+    # The file first: a token that had no place would lie open at the service, and block the name, until it expires.
+    with _private_file(token_file) as file:
+        result = api().call("POST", "policy", "/v1/enrolments", body=body)
+        file.write(result.pop("token"))
     out.said(f"The token for {name} is in {token_file}; it can be used once.", result)
 
 
-def _write_secret(path: Path, text: str) -> None:
+@contextlib.contextmanager
+def _private_file(path: Path) -> Iterator[TextIO]:
+    """A new file for its owner only; gone again if the block fails."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise CommandFailed(f"{path} cannot be made: {error.strerror}. The token is void; ask for another.") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+        raise CommandFailed(f"{path} cannot be made: {error.strerror}. No token was asked for.") from None
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@instance.command(name="withdraw")
+def withdraw(name: str, *, out: Output = _TABLE) -> None:
+    """Take an enrolment back, by its instance's name or by id: nobody can use its token any more."""
+    result = api().call("DELETE", "policy", entity_path("enrolments", name))
+    out.said(f"The enrolment of {name} is taken back.", result)
 
 
 @instance.command(name="list")
@@ -162,8 +179,7 @@ def ban(name: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
     """Shut an instance out: it is refused everywhere, and what it holds ends."""
     found = find("policy", "instances", name)
     receipt = api().call("POST", "policy", entity_path("instances", found["id"]) + "/ban")
-    answer = convergence(receipt["event_id"], wait_s=wait_s) if wait_s > 0 else None
-    show_convergence(f"Instance {name} is banned.", receipt, answer, out=out)
+    tell(f"Instance {name} is banned.", receipt, wait_s=wait_s, out=out)
 
 
 @instance.command(name="allow")

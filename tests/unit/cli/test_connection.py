@@ -17,7 +17,7 @@ def connection(tmp_path: Path) -> Connection:
     token = tmp_path / "token"
     token.touch(mode=0o600)
     token.write_text(TOKEN + "\n")
-    return Connection(urls={"policy": "http://policy.test"}, token_file=token)
+    return Connection(urls={"policy": "https://policy.test"}, token_file=token)
 
 
 def answering(respond: Callable[[httpx2.Request], httpx2.Response], connection: Connection) -> Api:
@@ -52,7 +52,7 @@ def test_a_service_that_is_down_is_named_without_the_token(connection: Connectio
     def refuse(_: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("refused")
 
-    with pytest.raises(CommandFailed, match=r"policy at http://policy\.test did not answer") as failure:
+    with pytest.raises(CommandFailed, match=r"policy at https://policy\.test did not answer") as failure:
         answering(refuse, connection).call("GET", "policy", "/v1/grants")
     assert TOKEN not in str(failure.value)
 
