@@ -16,7 +16,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from services.gateway.client.enrolment import take_up
 from services.gateway.client.fence import TickFence
-from services.gateway.client.identity import Identity
+from services.gateway.client.identity import Identity, alone
 from services.gateway.client.instance import Holding, Instance
 from services.gateway.client.ledger import Ledger
 from services.gateway.client.posting import HttpPost, Post, check_url
@@ -40,6 +40,8 @@ from shared.serving import Background, serve
 from shared.wiring import kafka_settings
 
 ENROL_AGAIN_S = 1.0
+PREDECESSOR_S = 15.0
+"""A gateway that is told to stop has let go of everything by then; one that has not must not have a successor."""
 FLOOR_NOTICES = 500
 """How far before the end of `notices` an instance begins: what it resolves first must not be older than what others
 were told lately, or a resolver that lags could give it a version whose end was announced before it listened."""
@@ -215,7 +217,8 @@ async def main() -> int:
     _quiet_libraries()
     disable_core_dumps()
     background = Background()
-    async with HttpPost() as post:
+    # Before there is an identity: two that start at once in an empty directory must not both enrol.
+    async with HttpPost() as post, alone(settings.identity_dir, within_s=PREDECESSOR_S):
         identity = await _enrol(settings, common, post)
         gateway = build(identity, settings=settings, common=common, post=post, background=background)
         return await serve(gateway.app, mode=common.mode, http=settings, background=background)

@@ -1,10 +1,16 @@
 """Who this instance is: its two private keys, its id, and the keys that it pinned when it enrolled.
 
-A directory that only its owner may enter holds `signing.pem`, `sealing.pem` (PKCS #8) and `identity.json`.
+A directory that only its owner may enter holds `signing.pem`, `sealing.pem` (PKCS #8), `identity.json`, and a `lock`
+that says which process acts under this identity.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +26,8 @@ from shared.delivery.messages import EnrolAnswer
 SIGNING: Final = "signing.pem"
 SEALING: Final = "sealing.pem"
 ANSWER: Final = "identity.json"
+LOCK: Final = "lock"
+LOOK_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +61,55 @@ class Identity:
         return tuple(VerifyKey.from_base64(text) for text in self.enrolled.resolver_keys)
 
 
-def make_keys(directory: Path) -> Keys:
-    """New keys, durable before anybody hears of them; those of an enrolment that did not finish are used again."""
+@asynccontextmanager
+async def alone(directory: Path, *, within_s: float) -> AsyncIterator[None]:
+    """Act under the identity in `directory` as the only process that does, until the block ends or the process dies.
+
+    Waits up to `within_s` seconds for a predecessor that is leaving; `Misconfigured` when one stays. flock(2) does not
+    reach a copy of the directory: two that act are noticed by their receipts then (`instance-duplicated`).
+    """
+    try:
+        _make_directory(directory)
+        # Closed on exec: a child that outlives a killed gateway must not hold the identity in its place.
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(f"{directory} can't be this gateway's identity: {error.strerror}.") from None
+    try:
+        if not await _locked(descriptor, within_s):
+            raise Misconfigured(
+                f"Another process acts under the identity in {directory}: stop it, or enrol this gateway for itself."
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _locked(descriptor: int, within_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    waits_until = loop.time() + within_s
+    while not _lock(descriptor):
+        if loop.time() >= waits_until:
+            return False
+        await asyncio.sleep(LOOK_AGAIN_S)
+    return True
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_directory(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
+
+
+def make_keys(directory: Path) -> Keys:
+    """New keys, durable before anybody hears of them; those of an enrolment that did not finish are used again."""
+    _make_directory(directory)
     signing, sealing = directory / SIGNING, directory / SEALING
     if not signing.exists():
         SigningKey.generate().save(signing)
