@@ -39,11 +39,3 @@ class TickFence:
         if heard is None:
             return True
         return moment.monotonic - heard.monotonic > self.bound_s or moment.wall - heard.wall > self.bound_s
-
-    def remaining_s(self, moment: Moment) -> float:
-        """Seconds until it closes by itself; 0 when it is closed."""
-        heard = self._heard
-        if heard is None or self.closed(moment):
-            return 0.0
-        age = max(moment.monotonic - heard.monotonic, moment.wall - heard.wall)
-        return self.bound_s - age

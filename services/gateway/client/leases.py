@@ -121,11 +121,14 @@ class LeaseBook:
 
     def add(self, leases: Iterable[Lease]) -> None:
         """Hold these too. Ids are unique for ever: one that is held already is a mistake of the resolver."""
-        for lease in leases:
-            if lease.id in self._held:
-                message = "a lease id was used twice"
-                raise ValueError(message)
-            self._held[lease.id] = lease
+        brought = tuple(leases)
+        by_id = {lease.id: lease for lease in brought}
+        # All or nothing: what was added of an answer that is refused nobody would ever let go of.
+        if len(by_id) < len(brought) or not by_id.keys().isdisjoint(self._held):
+            message = "a lease id was used twice"
+            raise ValueError(message)
+        self._held.update(by_id)
+        for lease in brought:
             for name in self._names(lease):
                 self._resting[name].add(lease.id)
 
@@ -168,11 +171,6 @@ class LeaseBook:
     def held_at(self) -> int | None:
         """The lowest offset of a notice whose leases are not all gone yet; None when there is none."""
         return min((fence.offset for fence in self._fenced.values() if fence.offset is not None), default=None)
-
-    def next_expiry(self) -> float | None:
-        """When the first usable lease is over, on the monotonic clock."""
-        usable = (lease for lease_id, lease in self._held.items() if lease_id not in self._fenced)
-        return min((lease.expires_at_monotonic for lease in usable), default=None)
 
     def _fence_at_once(self, leases: Iterable[Lease], offset: int | None, why: LeaseEnd) -> tuple[Fenced, ...]:
         news = [lease for lease in leases if self._fence(lease, Urgency.KILL, offset)]

@@ -37,9 +37,14 @@ class Post(Protocol):
 
 def check_url(url: str, mode: Mode) -> str:
     """`url` without a trailing slash, if it may be used; plain HTTP only to loopback, or in development mode."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise Misconfigured("A service's address looks like https://resolver.example:8443.")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    # No user or password: the address stands in log lines, in assertions, and in what agents are told.
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
+        raise Misconfigured("A service's address looks like https://resolver.example:8443, and names nobody.")
     if parts.scheme == "http" and mode is not Mode.DEVELOPMENT and not _is_loopback(parts.hostname):
         raise Misconfigured("Requests carry people's tokens: outside loopback a service's address needs https.")
     return url.rstrip("/")

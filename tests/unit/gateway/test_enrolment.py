@@ -132,6 +132,20 @@ def test_addresses_that_would_carry_tokens_in_the_clear_are_refused(url: str) ->
         check_url(url, Mode.PRODUCTION)
 
 
+@pytest.mark.parametrize("url", ["https://gateway:password@resolver.example", "https://password@resolver.example"])
+def test_an_address_with_a_password_in_it_is_refused_and_not_quoted(url: str) -> None:
+    """Addresses stand in log lines and in what agents are told."""
+    with pytest.raises(Misconfigured) as refused:
+        check_url(url, Mode.DEVELOPMENT)
+    assert "password@" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["https://[::1", "https://x:99999", "https://x:port", "https://", "", "https:///x"])
+def test_what_is_no_address_is_a_sentence_at_start(url: str) -> None:
+    with pytest.raises(Misconfigured):
+        check_url(url, Mode.DEVELOPMENT)
+
+
 @pytest.mark.parametrize("url", ["https://resolver.example/", "http://127.0.0.1:8080", "http://localhost:1"])
 def test_https_and_loopback_are_addresses(url: str) -> None:
     assert check_url(url, Mode.PRODUCTION) == url.rstrip("/")

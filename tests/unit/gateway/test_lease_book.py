@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,17 @@ def test_what_is_over_by_its_time_is_told_once() -> None:
     later = Moment(NOW.monotonic + 2, NOW.wall + 2)
     assert [one.why for one in book.fence_expired(later)] == [LeaseEnd.EXPIRED]
     assert not book.fence_expired(later)
+
+
+def test_an_answer_with_an_id_that_is_held_already_adds_nothing() -> None:
+    """What nobody holds nobody lets go of: half an answer would hold back every later receipt."""
+    book = LeaseBook()
+    book.add([lease("lease/1")])
+    for brought in ([lease("lease/2"), lease("lease/1")], [lease("lease/3"), lease("lease/3")]):
+        with pytest.raises(ValueError, match="twice"):
+            book.add(brought)
+    assert len(book) == 1
+    assert not book.usable("lease/2", NOW)
 
 
 def test_a_held_lease_holds_back_the_lowest_notice_that_ended_it() -> None:
