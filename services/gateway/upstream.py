@@ -139,6 +139,9 @@ class Upstream:
                 self._quiet.set()
 
     async def _live(self) -> None:
+        if self._stop.is_set():
+            # Ended between the resolve and this first step: nothing may be given the value any more.
+            return
         match self._definition:
             case StdioServer():
                 await self._live_as_child(self._definition)
@@ -219,6 +222,9 @@ class Upstream:
     def _fail(self, error: Exception) -> None:
         if self._ready.done():
             return
+        # Task groups wrap what is raised below them.
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
         known = error if isinstance(error, Unavailable) else Unavailable("The MCP server did not start.")
         if known is not error:
             _log.warning("upstream failed", error=type(error).__name__)

@@ -16,6 +16,7 @@ from shared.errors import Unavailable
 
 ANSWER_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of an answer: the largest envelope with room to spare."""
+ADDRESS: Final = "A service's address looks like https://resolver.example:8443, and names no user."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,14 @@ def check_url(url: str, mode: Mode) -> str:
     """`url` without a trailing slash, if it may be used; plain HTTP only to loopback, or in development mode."""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
-        usable = False
+        raise Misconfigured(ADDRESS) from None
     # No user or password: the address stands in log lines, in assertions, and in what agents are told.
-    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
-        raise Misconfigured("A service's address looks like https://resolver.example:8443, and names nobody.")
-    if parts.scheme == "http" and mode is not Mode.DEVELOPMENT and not _is_loopback(parts.hostname):
+    named = parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in {"http", "https"} or not host or named:
+        raise Misconfigured(ADDRESS)
+    if parts.scheme == "http" and mode is not Mode.DEVELOPMENT and not _is_loopback(host):
         raise Misconfigured("Requests carry people's tokens: outside loopback a service's address needs https.")
     return url.rstrip("/")
 
