@@ -84,6 +84,7 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
         guard=admin_guard(settings.admin, session, mode=common.mode),
         subjects=Subjects(ledger, TokenVerifier(fetch_jwks=fetch)),
         handout=_handout(settings, key),
+        allow_http=common.mode is Mode.DEVELOPMENT,
     )
     works: dict[str, Work] = {
         "relay": relaying.run,

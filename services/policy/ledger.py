@@ -159,11 +159,15 @@ class PgWork(PgReading):
     async def falling(self, entity_id: str, kinds: Collection[Kind]) -> tuple[PolicyRecord, ...]:
         """See `Work`."""
         rows = await self._store.linked(kinds, (entity_id,)) if kinds else ()
-        return tuple(MODELS[row.kind].model_validate_json(row.payload) for row in rows)
+        # Under the row's own id: nothing that somebody wrote into one may name what else policy says is gone.
+        return tuple(
+            MODELS[row.kind].model_validate_json(row.payload).model_copy(update={"id": row.id}) for row in rows
+        )
 
     async def due_grant(self) -> GrantRecord | None:
         """The grant whose window opens or closes now, if any."""
-        row = await self._store.due()
+        # By the moment that this work decides by. A later one could find a grant due that has not begun for us yet.
+        row = await self._store.due(self.now)
         return None if row is None else self._open(GrantRecord, row)
 
     async def is_tick_due(self, every_s: float) -> bool:

@@ -132,13 +132,13 @@ class Store:
             query = query.where(tuple_(entities.c.created_seq, entities.c.id) > tuple_(*after))
         return await self._rows(query.order_by(entities.c.created_seq, entities.c.id).limit(limit))
 
-    async def due(self) -> Row | None:
-        """The entity whose moment passed longest ago; none if another replica has it in hand."""
-        query = select(*_ROW).where(entities.c.due_at <= func.clock_timestamp()).order_by(entities.c.due_at).limit(1)
+    async def due(self, at: datetime) -> Row | None:
+        """The entity whose moment passed longest before `at`; none if another replica has it in hand."""
+        query = select(*_ROW).where(entities.c.due_at <= at).order_by(entities.c.due_at).limit(1)
         return _one(await self._rows(query.with_for_update(skip_locked=True)))
 
     async def is_anything_due(self) -> bool:
-        """Whether `due` would find one, without any lock."""
+        """Whether there is one that `due` would find by now, without any lock."""
         query = select(entities.c.id).where(entities.c.due_at <= func.clock_timestamp()).limit(1)
         return (await self.session.execute(query)).first() is not None
 

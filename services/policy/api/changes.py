@@ -43,7 +43,7 @@ def _add_foundations(router: APIRouter, desk: Desk) -> None:
     @router.post("/v1/idps", status_code=201, response_model=Changed[IdpRecord])
     async def create_idp(draft: IdpDraft, who: Annotated[Administrator, admin]) -> Response:
         async with desk.ledger.open(who.actor) as work:
-            return await desk.said(work, await foundations.create_idp(work, draft))
+            return await desk.said(work, await foundations.create_idp(work, draft, allow_http=desk.allow_http))
 
     @router.post("/v1/profiles", status_code=201, response_model=Changed[ProfileRecord])
     async def create_profile(draft: ProfileDraft, who: Annotated[Administrator, admin]) -> Response:

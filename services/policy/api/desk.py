@@ -39,6 +39,8 @@ class Desk:
     guard: AdminGuard
     subjects: Subjects
     handout: Handout
+    allow_http: bool = False
+    """Whether keys of identity providers may come over plain http: in development mode."""
 
     async def reference(self, text: str) -> ReferenceRecord:
         """The reference that a body names; `BadRequest` if the catalog has none."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from services.policy.commands import outcomes
 from services.policy.commands.outcomes import Created, Unchanged, Updated, addressed, change, create, named
 from services.policy.domain.definitions import check_definition
 from services.policy.domain.drafts import (
@@ -23,11 +25,17 @@ from shared.events.definitions import definition_digest
 from shared.events.policy import BindingRecord, IdpRecord, MappingRecord, ProfileRecord, ServerRecord
 
 
-async def create_idp(work: Work, draft: IdpDraft) -> Created[IdpRecord] | Unchanged[IdpRecord]:
-    """Trust an identity provider. One issuer has one entry: else nothing says whose a token is."""
+async def create_idp(
+    work: Work, draft: IdpDraft, *, allow_http: bool = False
+) -> Created[IdpRecord] | Unchanged[IdpRecord]:
+    """Trust an identity provider. One issuer has one entry: else nothing says whose a token is.
+
+    `allow_http`, in development only: keys that come over plain http are whoever's on the way.
+    """
     check_name(draft.name, of="identity provider")
-    for place, text in (("issuer", draft.issuer), ("jwks_uri", draft.jwks_uri)):
-        _check_url(text, place=place)
+    # The issuer is only compared with what tokens say; the keys are fetched.
+    _check_url(draft.issuer, place="issuer", schemes={"https", "http"})
+    _check_url(draft.jwks_uri, place="jwks_uri", schemes={"https", "http"} if allow_http else {"https"})
     for place, text in (
         ("audience", draft.audience),
         ("subject claim", draft.subject_claim),
@@ -41,14 +49,14 @@ async def create_idp(work: Work, draft: IdpDraft) -> Created[IdpRecord] | Unchan
     return await create(work, record)
 
 
-def _check_url(text: str, *, place: str) -> None:
+def _check_url(text: str, *, place: str, schemes: Collection[str]) -> None:
     check_line(text, of=place, limit=LONGEST_URL)
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or parts.scheme not in {"https", "http"} or parts.username is not None:
+    if not host or parts.scheme not in schemes or parts.username is not None:
         raise BadRequest(f"The {place} must be an https URL with a host and without a user.")
 
 
@@ -111,6 +119,9 @@ async def update_server(work: Work, text: str, wanted: ServerChange) -> Updated[
     if digest != current.digest:
         bindings = await work.linked(BindingRecord, current.id)
         suspended = tuple(one.id for one in bindings if one.definition_digest == current.digest)
+    if len(suspended) > outcomes.MOST_ENDED:
+        # More than an event may hold: what rests on one of them rests on the server too, which takes some more along.
+        suspended = (current.id,)
     return await change(work, current, current.model_copy(update=said), ended=suspended)
 
 

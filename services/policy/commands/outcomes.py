@@ -84,10 +84,12 @@ async def delete(work: Work, record: PolicyRecord, *, action: PolicyAction = Pol
 
 async def _stranded_choices(work: Work, grant: GrantRecord) -> tuple[ChoiceRecord, ...]:
     """Choices that nothing allows any more once `grant` is gone."""
-    others = await work.linked(GrantRecord, grant.profile_id, grant.reference_id)
-    if any(other.id != grant.id for other in others):
+    # Unverified, as all that falls: a row that somebody slipped in must not keep a grant from being taken back.
+    there = await work.falling(grant.reference_id, {Kind.GRANT, Kind.CHOICE})
+    here = [one for one in there if isinstance(one, GrantRecord | ChoiceRecord) and one.profile_id == grant.profile_id]
+    if any(isinstance(one, GrantRecord) and one.id != grant.id for one in here):
         return ()
-    return await work.linked(ChoiceRecord, grant.profile_id, grant.reference_id)
+    return tuple(one for one in here if isinstance(one, ChoiceRecord))
 
 
 def _announce(work: Work, action: PolicyAction, record: PolicyRecord, *, ended: tuple[str, ...] = ()) -> Receipt:

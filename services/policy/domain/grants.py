@@ -42,7 +42,12 @@ def next_edge(grant: GrantRecord, *, after: datetime) -> Edge | None:
 
 def is_open(grant: GrantRecord, *, at: datetime) -> bool:
     """Whether `at` is inside the window: the start belongs to it, the end does not."""
-    return (grant.starts_at is None or grant.starts_at <= at) and (grant.ends_at is None or at < grant.ends_at)
+    return (grant.starts_at is None or grant.starts_at <= at) and not is_over(grant, at=at)
+
+
+def is_over(grant: GrantRecord, *, at: datetime) -> bool:
+    """Whether its window has closed, for good."""
+    return grant.ends_at is not None and grant.ends_at <= at
 
 
 def covers(grant: GrantRecord, *, server: ServerRecord, field: str) -> bool:
@@ -64,7 +69,7 @@ def check_grant(grant: GrantRecord, *, server: ServerRecord | None, now: datetim
         moment is not None and not _YEARS[0] <= moment.year <= _YEARS[1] for moment in (grant.starts_at, grant.ends_at)
     ):
         raise BadRequest(f"A window lies between the years {_YEARS[0]} and {_YEARS[1]}.")
-    if grant.ends_at is not None and grant.ends_at <= now:
+    if is_over(grant, at=now):
         raise BadRequest("The grant would have ended already: `ends_at` must be in the future.")
     if grant.starts_at is not None and grant.ends_at is not None and grant.starts_at >= grant.ends_at:
         raise BadRequest("The grant would end before it starts.")

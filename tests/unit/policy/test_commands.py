@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 
 import pytest
@@ -19,10 +20,11 @@ from services.policy.domain.drafts import (
     ServerChange,
 )
 from services.policy.domain.kinds import links
-from shared.errors import BadRequest, Conflict, NotAvailable
+from shared.errors import BadRequest, Conflict, NotAvailable, SignatureInvalid
 from shared.events.changes import PolicyAction
 from shared.events.definitions import EnvironmentField, definition_digest
 from shared.events.policy import BindingRecord, GrantRecord, IdpRecord, MappingRecord, ProfileRecord, ServerRecord
+from tests.fakes.policy_ledger import FakeWork
 from tests.unit.policy.stories import HTTP, NOON, STDIO, World, refused
 
 
@@ -227,3 +229,39 @@ async def test_creating_says_who_created_what(world: World) -> None:
     event = world.ledger.events[-1]
     assert (event.action, event.entity_kind, event.entity_name) == (PolicyAction.CREATED, "profile", "hospital-z")
     assert (event.actor.subject, event.ended) == ("ada", ())
+
+
+async def test_very_many_suspended_bindings_end_with_their_server_instead_of_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event has room for so many ids; what rests on a binding rests on its server too."""
+    monkeypatch.setattr(outcomes, "MOST_ENDED", 1)
+    await world.profile("hospital-b")
+    await world.grant(profile="hospital-b")
+    await world.binding(profile="hospital-b")
+    server = await world.server()
+    change = ServerChange(owner="it", definition=STDIO.model_copy(update={"args": ("-x",)}))
+    outcome = await world.do(foundations.update_server, "patients-db", change)
+    assert world.ledger.events[-1].ended == outcome.receipt.ended == (server.id,)
+
+
+async def test_rows_that_somebody_slipped_in_never_keep_a_grant_from_being_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = await world.grant()
+
+    async def not_ours(*_: object) -> object:
+        raise SignatureInvalid
+
+    monkeypatch.setattr(FakeWork, "linked", not_ours)
+    receipt = await world.delete(GrantRecord, grant.id)
+    assert receipt.ended == (grant.id,)
+
+
+async def test_keys_over_plain_http_are_refused_when_they_are_entered_and_not_when_the_first_token_comes() -> None:
+    plain = IdpDraft(name="other", issuer="http://a.example", jwks_uri="http://a.example/jwks")
+    error = await refused(World(), foundations.create_idp, plain)
+    assert isinstance(error, BadRequest)
+    assert "https" in error.detail
+    allowing = functools.partial(foundations.create_idp, allow_http=True)
+    assert isinstance(await World().do(allowing, plain), Created)
