@@ -23,7 +23,7 @@ KNOWN: Final = by_type(POLICY_RECORDS)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownInstance:
-    """One instance; `typed` is None once it was removed or when what the topic holds of it can't be read.
+    """One instance; `typed` is the last record of it that could be read, None when there never was one.
 
     `since_seq` is the commit since which it is as it is: for a removed one, the first that it may have been.
     """

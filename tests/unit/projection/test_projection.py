@@ -11,9 +11,9 @@ from typing import TypeAlias, cast
 import pytest
 from rpds import HashTrieMap
 
-from shared.bus import freshness as freshness_module
 from shared.bus import whole_topic
 from shared.bus.connection import KafkaSettings
+from shared.bus.freshness import Freshness
 from shared.bus.whole_topic import WholeTopicReader
 from shared.projection.changes import Alert, Change, Removed, Upserted
 from shared.projection.projection import Projection
@@ -41,7 +41,7 @@ def apply(snapshot: Lamps, change: Change) -> Lamps:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole_topic, "POLL_S", 0.005)
     monkeypatch.setattr(whole_topic, "BACK_OFF_S", (0.001,))
-    monkeypatch.setattr(freshness_module, "EVERY_S", 0.01)
+    monkeypatch.setitem(Freshness.run.__kwdefaults__, "every_s", 0.01)
 
 
 @dataclass
