@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.config import HttpSettings
@@ -23,7 +24,13 @@ class GatewaySettings(HttpSettings):
     resolver_urls: str = Field("", description="origins of resolvers, comma separated; empty: as enrolment said")
     kafka_bootstrap: str = Field("", description="host:port; empty: as enrolment said, else KEYFOB_KAFKA_BOOTSTRAP")
 
-    fence_s: float = Field(60.0, gt=0, description="without a signed tick for so long, everything is dropped")
+    fence_s: float = Field(
+        60.0,
+        gt=0,
+        le=60,
+        description="without a signed tick for so long, everything is dropped; not longer, since after it a silent "
+        "instance counts as one that holds nothing (KEYFOB_NOTIFIER_GATEWAY_BOUND_S)",
+    )
     heartbeat_s: float = Field(1.0, gt=0, description="between receipts when nothing was held")
     receipt_deadline_s: float = Field(5.0, gt=0, description="a receipt that is not durable by then is told again")
     resolve_deadline_s: float = Field(6.0, gt=0, description="for one question, however many resolvers it takes")
@@ -47,3 +54,11 @@ class GatewaySettings(HttpSettings):
         description="production mode: run stdio servers of several subjects under one UID, where each can read the "
         "other's environment",
     )
+
+    @model_validator(mode="after")
+    def _drains_within_the_fence(self) -> Self:
+        # An instance whose receipts don't arrive, though it hears ticks, counts as empty after the fence's time too.
+        if self.drain_s + self.stop_s >= self.fence_s:
+            message = "drain_s and stop_s together must be less than fence_s"
+            raise ValueError(message)
+        return self
