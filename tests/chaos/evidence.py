@@ -41,14 +41,18 @@ class Kept:
 
 async def read_all(bootstrap: str, *names: str) -> dict[str, list[Kept]]:
     """Every committed message of these topics, in the order of each partition."""
-    consumer = MendingConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed")
+    consumer = MendingConsumer(
+        *names,
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
     await consumer.start()
     found: dict[str, list[Kept]] = {name: [] for name in names}
     try:
-        await consumer.topics()
-        partitions = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
+        partitions = sorted(consumer.assignment())
+        assert {where.topic for where in partitions} == set(names)
         ends = await consumer.end_offsets(partitions)
         while any([await consumer.position(where) < ends[where] for where in partitions]):
             for where, batch in (await consumer.getmany(timeout_ms=200)).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -28,6 +28,7 @@ from shared.outbox.tables import create_statements
 from shared.topics import Topic
 from tests.fakes.state_topic import Lamp, Switched
 from tests.platform_fixtures import Database
+from tests.waiting import until
 
 SCHEMA = "tests"
 
@@ -98,19 +99,28 @@ class Service:
 async def everything_in(kafka: KafkaSettings, topic: str) -> list[Message]:
     """All committed messages of a topic with one partition, as of now."""
     partition = TopicPartition(topic, 0)
-    consumer = kafka.consumer()
-    consumer.assign([partition])
-    await consumer.start()
+    consumer, written = kafka.consumer(), kafka.consumer(isolation_level="read_uncommitted")
+    for one in (consumer, written):
+        one.assign([partition])
+        await one.start()
     try:
-        end = (await consumer.end_offsets([partition]))[partition]
+        # A commit is promised before its markers are in every partition: what is written counts once they are.
+        last = (await written.end_offsets([partition]))[partition]
+        await until(lambda: _is_stable(consumer, partition, last), within=10)
         await consumer.seek_to_beginning(partition)
         messages: list[Message] = []
-        while await consumer.position(partition) < end:
+        while await consumer.position(partition) < last:
             found = await consumer.getmany(partition, timeout_ms=100)
             messages += map(received, found.get(partition, []))
         return messages
     finally:
         await disconnect(consumer)
+        await disconnect(written)
+
+
+async def _is_stable(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
+    ends = await consumer.end_offsets([partition])
+    return bool(ends[partition] >= offset)
 
 
 def ordered(name: str, *, compacted: bool = False) -> Topic:

@@ -149,7 +149,7 @@ def tick_of(message: Message) -> NoticeTick:
     return NoticeTick(payload=message.value, signature=signature, key_id=message.header("ce_keyid") or "")
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def wing(platform: Platform, world: World) -> AsyncIterator[Wing]:
     """Two hospitals with databases, behind one gateway."""
     tool = await tool_environment("mcp-alchemy")

@@ -169,7 +169,7 @@ def fresh(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(4)}"
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def policy(platform: Platform) -> AsyncIterator[PolicyUnderTest]:
     """One running policy service for all tests of this folder."""
     directory = Path(tempfile.mkdtemp(prefix="keyfob-policy-"))

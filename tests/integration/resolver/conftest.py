@@ -85,7 +85,7 @@ class World:
         return self.issuer.token(subject, [f"{hospital}-staff"])
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def world(platform: Platform) -> AsyncIterator[World]:
     """A replica with two hospitals, on a broker of its own: state topics have one owner."""
     directory = Path(tempfile.mkdtemp(prefix="keyfob-resolver-"))

@@ -122,6 +122,8 @@ async def test_a_broker_that_goes_away_means_refusals_and_afterwards_everything_
     if world.broker.survives_kill:
         world.broker.kill()
     else:
+        # It acknowledges what comes between its last save and its end, and loses that.
+        await world.replica.bus.recorder.flush()
         await world.broker.stop()
     reply = await world.gateway.ask(token)
     assert reply.status == 503
@@ -140,7 +142,8 @@ async def test_a_broker_that_goes_away_means_refusals_and_afterwards_everything_
         told = [record for stream in streams(await access.all()).values() for record in stream]
     outcomes = {record.resolution_id for record in told if record.phase in {Phase.RELEASED, Phase.ABANDONED}}
     authorised = {record.resolution_id for record in told if record.phase is Phase.AUTHORISED}
-    assert authorised == outcomes
+    # An authorisation that nobody saw land is voided in the next stream all the same: that outcome may stand alone.
+    assert authorised <= outcomes
 
 
 async def test_no_value_and_no_token_is_in_any_topic(world: World) -> None:

@@ -13,7 +13,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from shared.bus.cloudevents import Message, decode, received
 from shared.bus.connection import KafkaSettings
 from shared.events.access import FIRST_PREV, AccessRecord
-from tests.waiting import until
 
 
 @dataclass(slots=True)
@@ -37,21 +36,14 @@ class Reader:
 @contextlib.asynccontextmanager
 async def reading(kafka: KafkaSettings, topic: str) -> AsyncIterator[Reader]:
     """A reader of all partitions of `topic`, without a group."""
-    consumer = kafka.consumer()
+    consumer = kafka.consumer(topic)
     await consumer.start()
     try:
-        await until(lambda: known(consumer, topic), within=10)
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        consumer.assign(partitions)
+        partitions = sorted(consumer.assignment())
+        assert partitions, f"{topic} is not there"
         yield Reader(consumer, partitions)
     finally:
         await consumer.stop()
-
-
-async def known(consumer: AIOKafkaConsumer, topic: str) -> bool:
-    """Whether the consumer knows the topic's partitions."""
-    await consumer.topics()
-    return bool(consumer.partitions_for_topic(topic))
 
 
 def streams(messages: list[Message]) -> dict[str, list[AccessRecord]]:

@@ -230,7 +230,7 @@ async def installed(platform: Platform) -> AsyncIterator[SyncUnderTest]:
         yield SyncUnderTest(settings, kafka, issuer, key, vault, broker, http, feed_secret, token)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def sync(platform: Platform) -> AsyncIterator[SyncUnderTest]:
     """One running sync service with one connected source for all tests of this folder."""
     # As `telemetry.configure` does in a process of its own, but for the logs, which are pytest's here.

@@ -122,7 +122,7 @@ async def test_while_the_broker_is_away_the_vault_is_not_held_up_and_nothing_is_
         await alone.broker.start()
 
     async def published() -> bool:
-        return [change.version for change in await alone.changes(path)][-1] == "21"
+        return [change.version for change in await alone.changes(path)][-1:] == ["21"]
 
     await until(published, within=30)
     versions = [int(change.version) for change in await alone.changes(path)]
