@@ -204,15 +204,7 @@ async def publish_commits(producer: AIOKafkaProducer, commits: list[StoredCommit
     Any error, a timeout included, leaves the outcome unknown: close the producer and start from the tail.
     """
     async with asyncio.timeout(PUBLISH_WITHIN_S):
-        await producer.begin_transaction()
-        sent = [
-            await producer.send(
-                message.topic, message.value, (message.key or "").encode(), headers=list(message.headers)
-            )
-            for commit in commits
-            for message in commit.messages
-        ]
-        await producer.commit_transaction()
+        sent = await _send_all(producer, commits)
     for delivery in sent:
         delivery.result()
 

@@ -183,6 +183,9 @@ async def run_to_end(process: Process, *, within_s: float) -> None:
     except TimeoutError:
         raise ProcessFailed(process.name, f"took longer than {within_s:g} s", process.log) from None
     finally:
-        process.kill()
+        if process.running:
+            process.kill()
+            # Its group ends right after it: whoever gave up may remove its directory.
+            await process.wait()
     if code:
         raise ProcessFailed(process.name, f"ended with {code}", process.log)
