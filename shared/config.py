@@ -10,8 +10,9 @@ import os
 import stat
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
@@ -53,7 +54,23 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-class CommonSettings(BaseSettings):
+class _Settings(BaseSettings):
+    """What all groups have in common: a setting that can't be read is named as the admin wrote it."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_what_is_wrong(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return read(given)
+        except ValidationError as error:
+            prefix = str(cls.model_config.get("env_prefix", ""))
+            found = error.errors(include_url=False, include_input=False)
+            wrong = [("".join(str(part) for part in one["loc"][:1]), one["msg"]) for one in found]
+            # Not chained: a stack trace would show what was given, and hide the sentence.
+            raise Misconfigured(" ".join(f"{prefix}{name.upper()}: {why}." for name, why in wrong)) from None
+
+
+class CommonSettings(_Settings):
     """What every service needs: where it runs, the broker, telemetry."""
 
     model_config = SettingsConfigDict(env_prefix="KEYFOB_", frozen=True, extra="ignore")
@@ -76,7 +93,7 @@ class CommonSettings(BaseSettings):
     catalog_key: str = Field("", description="base64 Ed25519 public key that signs the records of `catalog`")
 
 
-class HttpSettings(BaseSettings):
+class HttpSettings(_Settings):
     """Where a service listens. Subclass with the service's own prefix."""
 
     host: str = "127.0.0.1"
@@ -85,7 +102,7 @@ class HttpSettings(BaseSettings):
     tls_key: Path | None = None
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(_Settings):
     """One PostgreSQL, one schema and one role per service. The URL carries no password."""
 
     database_url: str = "postgresql+asyncpg://127.0.0.1/keyfob"
@@ -100,7 +117,7 @@ class DatabaseSettings(BaseSettings):
         return url.set(password=read_secret_file(self.database_password_file))
 
 
-class AdminSettings(BaseSettings):
+class AdminSettings(_Settings):
     """Whose tokens administrators present, and which groups make one (security: by group, from the IdP)."""
 
     model_config = SettingsConfigDict(env_prefix="KEYFOB_ADMIN_", frozen=True, extra="ignore")

@@ -6,11 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.config import CommonSettings, DatabaseSettings, Misconfigured, Mode, read_secret_file
+from shared.config import CommonSettings, DatabaseSettings, HttpSettings, Misconfigured, Mode, read_secret_file
 
 CANARY = "hunter2-canary"
+
+
+class OwnSettings(HttpSettings, DatabaseSettings):
+    """What a service makes of the shared groups."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYFOB_TESTS_", frozen=True, extra="ignore")
+
+    pause_s: float = Field(1.0, ge=0)
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ class TestDatabase:
 
     @pytest.mark.parametrize("pool", [0, -1, 201])
     def test_a_pool_has_a_sensible_size(self, pool: int) -> None:
-        with pytest.raises(ValidationError):
+        with pytest.raises(Misconfigured, match="POOL"):
             DatabaseSettings(database_pool=pool)
 
 
@@ -103,8 +112,32 @@ class TestCommon:
 
     @pytest.mark.parametrize("name", ["a b", "a/b", "ä", "x" * 101, "a\n"])
     def test_the_name_of_a_replica_is_one_that_a_broker_takes(self, name: str) -> None:
-        with pytest.raises(ValidationError):
+        with pytest.raises(Misconfigured, match="KEYFOB_KAFKA_MEMBER"):
             CommonSettings(kafka_member=name)
+
+    @pytest.mark.parametrize(
+        ("variable", "text", "settings"),
+        [
+            ("KEYFOB_MODE", "prod", CommonSettings),
+            ("KEYFOB_KAFKA_REPLICATION", "three", CommonSettings),
+            ("KEYFOB_KAFKA_REPLICATION", "0", CommonSettings),
+            ("KEYFOB_TESTS_PORT", "65536", OwnSettings),
+            ("KEYFOB_TESTS_DATABASE_POOL", "many", OwnSettings),
+            ("KEYFOB_TESTS_PAUSE_S", "-1", OwnSettings),
+        ],
+    )
+    def test_a_setting_that_can_not_be_read_is_named_as_the_admin_wrote_it(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, settings: type[BaseSettings]
+    ) -> None:
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(Misconfigured, match=rf"^{variable}: Input should be .*\.$"):
+            settings()
+
+    def test_every_setting_that_can_not_be_read_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KEYFOB_TESTS_PORT", "x")
+        monkeypatch.setenv("KEYFOB_TESTS_PAUSE_S", "x")
+        with pytest.raises(Misconfigured, match=r"KEYFOB_TESTS_PORT: .* KEYFOB_TESTS_PAUSE_S: "):
+            OwnSettings()
 
     def test_settings_do_not_change_under_a_running_service(self) -> None:
         with pytest.raises(ValidationError):
