@@ -76,7 +76,13 @@ def pinned_authority(text: str, *, setting: str) -> Authority:
 
 
 def admin_guard(admin: AdminSettings, session: aiohttp.ClientSession, *, mode: Mode) -> AdminGuard:
-    """Who may administer: tokens of one issuer. Without an issuer nobody may."""
+    """Who may administer: tokens of one issuer. Without an issuer nobody may.
+
+    Raises `Misconfigured` for an address that keys will never be fetched from.
+    """
+    schemes = ("https://", "http://") if mode is Mode.DEVELOPMENT else ("https://",)
+    if admin.issuer and not admin.jwks_uri.startswith(schemes):
+        raise Misconfigured("KEYFOB_ADMIN_JWKS_URI must be the https address of the issuer's keys.")
     issuers = (
         [
             TrustedIssuer(

@@ -14,11 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
 
 from shared.crypto.framing import from_base64url
 from shared.errors import Unavailable
+
+_log = structlog.get_logger(__name__)
 
 FetchJwks: TypeAlias = Callable[[str], Awaitable[Mapping[str, Any]]]
 """The port: a JWKS document by its address. `Unavailable` when it can't be had; nothing else is expected."""
@@ -93,7 +96,9 @@ class IssuerKeys:
         self._asked_at, self._failing = self.clock(), True
         try:
             document = await self.fetch(self.uri)
-        except Unavailable:
+        except Unavailable as error:
+            # Told here, since whoever asks with a token learns no more than that it can't be verified now.
+            _log.warning("issuer-keys-not-fetched", uri=self.uri, reason=error.detail)
             return
         if document != self._document:
             self._document, self._keys, self.generation = document, usable_keys(document), object()

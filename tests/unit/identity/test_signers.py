@@ -1,9 +1,12 @@
 """However many tokens name unknown keys, an issuer is asked for its keys at a bounded rate."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from joserfc.jwk import OctKey, RSAKey
+from structlog.testing import capture_logs
 
 from shared.crypto.framing import to_base64url
 from shared.errors import Unavailable
@@ -82,6 +85,17 @@ async def test_an_issuer_that_is_away_is_our_trouble_and_not_the_tokens(
     issuer.failing = False
     clock.now = NOW + 10
     assert await keys.find("rsa") is not None
+
+
+async def test_why_keys_could_not_be_had_is_in_the_log_and_not_in_the_answer(clock: Clock) -> None:
+    async def fetch(_: str) -> Mapping[str, Any]:
+        raise Unavailable("The identity provider answered 404 instead of its keys.")
+
+    with capture_logs() as logs, pytest.raises(Unavailable) as refused:
+        await IssuerKeys(uri=JWKS, fetch=fetch, clock=clock).find("rsa")
+    (line,) = logs
+    assert (line["uri"], line["reason"]) == (JWKS, "The identity provider answered 404 instead of its keys.")
+    assert "404" not in refused.value.detail
 
 
 async def test_known_keys_outlive_a_failed_renewal_for_an_hour(keys: IssuerKeys, issuer: Issuer, clock: Clock) -> None:

@@ -109,12 +109,27 @@ class TestAdministrators:
         with pytest.raises(TokenInvalid):
             await nobody_guard().verifier.verify(Issuer().token())
 
-    @pytest.mark.parametrize(("mode", "allowed"), [(Mode.PRODUCTION, False), (Mode.DEVELOPMENT, True)])
-    async def test_keys_come_over_plain_http_in_development_only(self, mode: Mode, allowed: bool) -> None:  # noqa: FBT001 - a case
-        entry = AdminSettings(issuer="https://idp.example", jwks_uri="http://idp.example/jwks")
+    @pytest.mark.parametrize(
+        ("jwks_uri", "mode", "works"),
+        [
+            ("https://idp.example/jwks", Mode.PRODUCTION, True),
+            ("http://idp.example/jwks", Mode.DEVELOPMENT, True),
+            ("http://idp.example/jwks", Mode.PRODUCTION, False),
+            ("", Mode.PRODUCTION, False),
+            ("", Mode.DEVELOPMENT, False),
+            ("idp.example/jwks", Mode.DEVELOPMENT, False),
+        ],
+    )
+    async def test_an_address_that_keys_will_never_be_fetched_from_ends_the_start(
+        self, jwks_uri: str, mode: Mode, *, works: bool
+    ) -> None:
+        entry = AdminSettings(issuer="https://idp.example", jwks_uri=jwks_uri)
         async with aiohttp.ClientSession() as session:
-            guard = admin_guard(entry, session, mode=mode)
-            assert guard.verifier._fetch_jwks.allow_http is allowed  # type: ignore[attr-defined]
+            if works:
+                assert admin_guard(entry, session, mode=mode)
+                return
+            with pytest.raises(Misconfigured, match="KEYFOB_ADMIN_JWKS_URI"):
+                admin_guard(entry, session, mode=mode)
 
 
 class TestStarting:
