@@ -43,6 +43,7 @@ log = structlog.get_logger()
 
 OUTAGE_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 PUBLISH_WITHIN_S = 5.0
+IDLE_WAIT_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,14 @@ class Patience:
     delays_s: tuple[float, ...] = (0.1, 0.5, 2.0, 8.0)
 
 
+class EffectsConsumer(MendingConsumer):
+    """Waits for the first message itself: FastStream sleeps after each empty batch, and what comes meanwhile waits."""
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None) -> Any:
+        """As aiokafka's, but an answer without messages takes at least `IDLE_WAIT_MS`."""
+        return await super().getmany(*partitions, timeout_ms=max(timeout_ms, IDLE_WAIT_MS), max_records=max_records)
+
+
 class EffectsBroker(KafkaBroker):
     """FastStream's broker, consuming with a consumer that bears with the embedded broker."""
 
@@ -85,7 +94,7 @@ class EffectsBroker(KafkaBroker):
 
     async def _connect(self) -> Callable[..., Any]:
         original: Any = await super()._connect()
-        self.config.broker_config.builder = mending = partial(MendingConsumer, **original.keywords)
+        self.config.broker_config.builder = mending = partial(EffectsConsumer, **original.keywords)
         return mending
 
 
@@ -375,7 +384,7 @@ _NEVER_COMMITS = _NeverCommits()
 
 
 def _batching(batch: int | None) -> dict[str, Any]:
-    return {} if batch is None else {"batch": True, "batch_timeout_ms": 50, "max_records": batch}
+    return {} if batch is None else {"batch": True, "batch_timeout_ms": 1, "max_records": batch}
 
 
 def _security(kafka: KafkaSettings) -> BaseSecurity | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
 from shared.bus.cloudevents import Message, Unreadable, encode
-from shared.bus.effects import Ack, Dead, Liveness, Outcome, by_type
+from shared.bus.effects import IDLE_WAIT_MS, Ack, Dead, EffectsConsumer, Liveness, Outcome, by_type
 from shared.bus.outages import is_outage
 from shared.errors import Conflict, NotFresh, Unavailable
 from tests.fakes.clock import FakeClock
@@ -27,6 +28,9 @@ from tests.fakes.state_topic import Switched
         TimeoutError(),
         KafkaConnectionError(),
         OperationalError("s", {}, Exception()),
+        asyncpg.InterfaceError("connection is closed"),
+        InterfaceError("s", {}, asyncpg.InterfaceError("cannot perform operation: connection is closed")),
+        InterfaceError("s", {}, Exception(), connection_invalidated=True),
     ],
 )
 def test_something_of_ours_is_away(error: Exception) -> None:
@@ -34,10 +38,33 @@ def test_something_of_ours_is_away(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError(), KeyError(), Conflict("x"), Unreadable("x"), IntegrityError("s", {}, Exception())]
+    "error",
+    [
+        ValueError(),
+        KeyError(),
+        Conflict("x"),
+        Unreadable("x"),
+        IntegrityError("s", {}, Exception()),
+        asyncpg.InterfaceError("the number of query arguments cannot exceed 32767"),
+        InterfaceError("s", {}, asyncpg.DataError("invalid input for query argument $1")),
+    ],
 )
 def test_the_message_or_the_code_is_wrong(error: Exception) -> None:
     assert not is_outage(error)
+
+
+async def test_a_batch_is_waited_for_rather_than_asked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    async def getmany(_: Any, *, timeout_ms: int, max_records: int | None) -> dict[Any, Any]:
+        asked.append(timeout_ms)
+        return {}
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", getmany)
+    consumer = EffectsConsumer.__new__(EffectsConsumer)
+    await consumer.getmany(timeout_ms=1, max_records=5)
+    await consumer.getmany(timeout_ms=5_000)
+    assert asked == [IDLE_WAIT_MS, 5_000]
 
 
 PARTITION = TopicPartition("t", 0)
