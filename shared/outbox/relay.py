@@ -25,7 +25,7 @@ from sqlalchemy import URL
 from shared.bus.connection import KafkaSettings, disconnect
 from shared.errors import Unavailable, cut
 from shared.outbox.continuation import Continue, Refuse, judge
-from shared.outbox.store import OutboxStore, StoredCommit
+from shared.outbox.store import OutboxDamaged, OutboxStore, StoredCommit
 from shared.outbox.tables import channel
 from shared.outbox.tail import read_tail
 
@@ -166,7 +166,10 @@ class Relay:
         tidy_at = loop.time()
         while True:
             self._wake.clear()
-            commits = await store.commits_after(self.published_seq)
+            try:
+                commits = await store.commits_after(self.published_seq)
+            except OutboxDamaged as error:
+                return await self._refuse(store, error.detail)
             following = _without_holes(commits, after=self.published_seq)
             if commits and not following:
                 missing = f"commit {self.published_seq + 1} left nothing in the outbox, {commits[0].seq} did"
@@ -238,5 +241,8 @@ async def _until_lost(work: asyncio.Task[None], lost: asyncio.Event) -> None:
             work.cancel()
         await asyncio.wait({work, watch})
     if lost.is_set():
+        # What the work failed with is a consequence of that, and is looked at only so that asyncio does not complain.
+        if not work.cancelled():
+            work.exception()
         raise _LostDatabase
     work.result()

@@ -6,11 +6,12 @@ import json
 import uuid
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 
 from shared.bus.cloudevents import Message
+from shared.errors import KeyfobError
 from shared.outbox.continuation import Counters
 
 BATCH_ROWS = 500
@@ -25,6 +26,13 @@ class StoredCommit:
 
     seq: int
     messages: tuple[Message, ...]
+
+
+class OutboxDamaged(KeyfobError):
+    """Raised when messages of a commit are missing: what comes behind it must not be published either."""
+
+    kind: ClassVar[str] = "outbox-damaged"
+    title: ClassVar[str] = "Somebody removed messages from the outbox"
 
 
 class OutboxStore:
@@ -56,8 +64,12 @@ class OutboxStore:
         return found
 
     async def commits_after(self, seq: int) -> list[StoredCommit]:
-        """The next whole commits in order: a bounded batch, but at least one when there is one."""
+        """The next whole commits in order: a bounded batch, but at least one when there is one.
+
+        Raises `OutboxDamaged` when the next one is not whole.
+        """
         rows = await self._rows(seq, BATCH_ROWS)
+        # One commit may fill a whole batch and go on behind it; then all of it is read, however much that is.
         if rows and len(rows) == BATCH_ROWS and rows[0]["seq"] == rows[-1]["seq"]:
             rows = await self._rows(seq, rows[0]["parts"])
         commits: list[StoredCommit] = []
@@ -68,6 +80,9 @@ class OutboxStore:
             if len(parts) != parts[0]["parts"] or (commits and size > BATCH_BYTES):
                 break
             commits.append(StoredCommit(number, tuple(map(_message, parts))))
+        if rows and not commits:
+            # A commit becomes visible as a whole: somebody took a part of it away, and it will never be complete.
+            raise OutboxDamaged(f"commit {rows[0]['seq']} is not whole in the outbox")
         return commits
 
     async def forget_through(self, seq: int) -> None:
