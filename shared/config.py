@@ -10,9 +10,9 @@ import os
 import stat
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
@@ -57,17 +57,19 @@ def _without_waiting(path: str, flags: int) -> int:
 class _Settings(BaseSettings):
     """What all groups have in common: a setting that can't be read is named as the admin wrote it."""
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_what_is_wrong(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+    def __init__(self, **given: Any) -> None:
+        """Read the settings; `Misconfigured` for what can't be read, and for what a service's own rules refuse."""
         try:
-            return read(given)
+            super().__init__(**given)
         except ValidationError as error:
-            prefix = str(cls.model_config.get("env_prefix", ""))
+            prefix = str(self.model_config.get("env_prefix", ""))
             found = error.errors(include_url=False, include_input=False)
-            wrong = [("".join(str(part) for part in one["loc"][:1]), one["msg"]) for one in found]
+            # A rule over several settings has no place of its own; its sentence names them.
+            wrong = [("".join(str(part) for part in one["loc"][:1]).upper() or "*", one["msg"]) for one in found]
             # Not chained: a stack trace would show what was given, and hide the sentence.
-            raise Misconfigured(" ".join(f"{prefix}{name.upper()}: {why}." for name, why in wrong)) from None
+            raise Misconfigured(
+                " ".join(f"{prefix}{name}: {why.removeprefix('Value error, ')}." for name, why in wrong)
+            ) from None
 
 
 class CommonSettings(_Settings):

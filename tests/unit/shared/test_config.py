@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.config import CommonSettings, DatabaseSettings, HttpSettings, Misconfigured, Mode, read_secret_file
@@ -20,6 +21,12 @@ class OwnSettings(HttpSettings, DatabaseSettings):
     model_config = SettingsConfigDict(env_prefix="KEYFOB_TESTS_", frozen=True, extra="ignore")
 
     pause_s: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _not_too_long(self) -> Self:
+        if self.pause_s > 60:
+            raise ValueError("pause_s must be at most 60")
+        return self
 
 
 @pytest.fixture
@@ -138,6 +145,10 @@ class TestCommon:
         monkeypatch.setenv("KEYFOB_TESTS_PAUSE_S", "x")
         with pytest.raises(Misconfigured, match=r"KEYFOB_TESTS_PORT: .* KEYFOB_TESTS_PAUSE_S: "):
             OwnSettings()
+
+    def test_a_rule_over_several_settings_speaks_for_itself(self) -> None:
+        with pytest.raises(Misconfigured, match=r"^KEYFOB_TESTS_\*: pause_s must be at most 60\.$"):
+            OwnSettings(pause_s=61)
 
     def test_settings_do_not_change_under_a_running_service(self) -> None:
         with pytest.raises(ValidationError):
