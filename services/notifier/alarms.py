@@ -15,6 +15,7 @@ from shared.events.alerts import Alert
 
 MOST_WAITING: Final = 1_000
 REMEMBERED: Final = 10_000
+AGAIN_AFTER_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +58,6 @@ class Alarm:
                 await self.publish(alert, event_id=alert.id, key=alert.id)
             except Exception as error:  # noqa: BLE001 - whatever it is, the alert is still owed
                 _log.warning("alert not published", kind=alert.kind, error=type(error).__name__)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(AGAIN_AFTER_S)
             else:
                 return

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -27,6 +26,7 @@ from services.notifier.domain.convergence import Published, certainly_published
 from services.notifier.domain.expectations import Departure
 from services.notifier.domain.notices import Change, notice_for
 from services.notifier.domain.ports import Clock, Expected, Publish, Transaction
+from services.notifier.domain.times import written_at
 from services.notifier.pulse import Pulse
 from shared.bus.cloudevents import Message, Unreadable, decode
 from shared.bus.effects import Ack, Outcome
@@ -113,7 +113,7 @@ class Noting:
         except Unreadable as error:
             _log.error("notice unreadable", offset=message.offset, reason=error.detail)
             return None
-        at = datetime.fromtimestamp(message.timestamp_ms / 1000, UTC)
+        at = written_at(message.timestamp_ms)
         bounds_from = certainly_published(given_at=at, read_at=self.clock())
         return Published(notice=notice, offset=message.offset, at=at, bounds_from=bounds_from, members=())
 

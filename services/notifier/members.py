@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 from services.notifier.alarms import Alarm
@@ -19,6 +19,7 @@ from services.notifier.domain.convergence import Bounds, Published
 from services.notifier.domain.expectations import Departure, expected_members, is_gone
 from services.notifier.domain.ports import Clock, Notes
 from services.notifier.domain.receipts import Heard, live_runs
+from services.notifier.domain.times import written_at
 from services.notifier.pulse import Pulse
 from shared.bus.cloudevents import Message, Unreadable, decode
 from shared.delivery.receipts import receipt_verifies
@@ -110,7 +111,7 @@ class Members:
 
     def _take(self, message: Message, *, certainly: bool = False) -> bool:
         """Take in one receipt, what is none ignored; False for an instance that is unknown, unless `certainly` so."""
-        heard_at = min(datetime.fromtimestamp(message.timestamp_ms / 1000, UTC), self.clock())
+        heard_at = min(written_at(message.timestamp_ms), self.clock())
         try:
             if message.type == ResolverReceipt.TYPE:
                 self.heard.resolver(decode(message, ResolverReceipt), heard_at)
