@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from services.sync.domain.observations import Denied, Found, Missing, Observation, Unreached
+from services.sync.domain.observations import Denied, Found, Missing, Observation, Unreached, Unread
 from services.sync.sources.port import Entry, FolderDenied, Listed, Reached, Unsuitable
 from shared.events.catalog import ReferenceState
 
@@ -41,6 +41,8 @@ class FakeSource:
     denied: set[str] = field(default_factory=set)
     """Paths, and folders with a slash at the end."""
     down: str = ""
+    unread: set[str] = field(default_factory=set)
+    """Paths of which no answer can be used, while the source answers."""
     reads: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
     """When set, reads wait for it after they have looked: answers that are late."""
@@ -100,6 +102,8 @@ class FakeSource:
     def _look(self, path: str, *, keys: bool) -> Observation:
         if self.down:
             return Unreached(self.down)
+        if path in self.unread:
+            return Unread(path, "the answer is too long")
         if path in self.denied or any(path.startswith(one) for one in self.denied if one.endswith("/")):
             return Denied(path)
         return self._found(path, keys=keys) if path in self.secrets else Missing(path)

@@ -29,7 +29,12 @@ class FakeBooks:
     connected: dict[str, SourceRecord] = field(default_factory=dict)
     references: dict[str, Known] = field(default_factory=dict)
     changes: list[VaultChange] = field(default_factory=list)
+    feed_notes: list[tuple[int, int]] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list)
+    survey_age_s: float | None = None
+    """How long ago the last survey ended that reached its source."""
+    others_survey: bool = False
+    """Whether another replica is surveying."""
     seq: int = 0
     now: datetime = datetime(2026, 6, 1, tzinfo=UTC)
     discovered_at: dict[str, datetime] = field(default_factory=dict)
@@ -63,16 +68,18 @@ class FakeBooks:
 
     @asynccontextmanager
     async def surveying(self, source_id: str, *, wait: bool) -> AsyncIterator[bool]:
-        yield True
+        yield not self.others_survey
 
     async def since_survey_s(self, source_id: str) -> float | None:
-        return None
+        return self.survey_age_s
 
     async def note_sight(self, source_id: str, sight: Sight) -> None:
         self.sights.append(sight)
+        if sight.reachable and self.survey_age_s is not None:
+            self.survey_age_s = 0.0
 
     async def note_feed(self, source_id: str, *, messages: int, changed: int) -> None:
-        pass
+        self.feed_notes.append((messages, changed))
 
     def at_path(self, path: str) -> dict[str | None, ReferenceRecord]:
         """The references at a path by key."""

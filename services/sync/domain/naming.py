@@ -13,6 +13,10 @@ from shared.errors import BadRequest
 
 LONGEST_NAME: Final = 256
 LONGEST_TEXT: Final = 2000
+LONGEST_PATH: Final = 4096
+"""Of a path, and of a name inside a secret. Ten thousand hints may wait in memory, each with its path."""
+MOST_KEYS: Final = 500
+"""Names inside one secret that get references of their own: they are one commit, which all others wait for."""
 _SOURCE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGITS: Final = 8
 _UNUSABLE: Final = frozenset({"", ".", ".."})
@@ -46,13 +50,13 @@ def check_text(text: str, *, of: str) -> None:
 
 def is_path(path: str, *, prefix: str = "") -> bool:
     """Whether `path` is one of a secret that can be stored and shown, below `prefix` if there is one."""
-    inside = not prefix or path.startswith(f"{prefix}/")
+    inside = len(path) <= LONGEST_PATH and (not prefix or path.startswith(f"{prefix}/"))
     return inside and _UNUSABLE.isdisjoint(path.split("/")) and not any(_is_control(one) for one in path)
 
 
 def is_key(key: str) -> bool:
     """Whether `key` can be stored and shown."""
-    return bool(key) and not any(_is_control(one) for one in key)
+    return 0 < len(key) <= LONGEST_PATH and not any(_is_control(one) for one in key)
 
 
 def cut_text(text: str) -> str:

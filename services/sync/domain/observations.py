@@ -1,4 +1,4 @@
-"""What a look at one path of a source can show. Missing, denied and unreached are different things."""
+"""What a look at one path of a source can show. Missing, denied, unread and unreached are different things."""
 
 from __future__ import annotations
 
@@ -57,4 +57,12 @@ class Unreached:
     why: str
 
 
-Observation = Found | Missing | Denied | Unreached
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The source answers, but nothing that it says of this path can be used; `why` is safe to show."""
+
+    path: str
+    why: str
+
+
+Observation = Found | Missing | Denied | Unread | Unreached

@@ -20,8 +20,8 @@ from opentelemetry.trace import SpanKind
 
 from services.sync.domain.feed import Hint, Ignored, PathTouched, SourceTouched
 from services.sync.domain.hints import Hints, LookAt
-from services.sync.domain.observations import Unreached
-from services.sync.domain.ports import Books
+from services.sync.domain.observations import Unreached, Unread
+from services.sync.domain.ports import Books, Sight
 from services.sync.handlers.looks import Looked, Looker, Source
 from services.sync.handlers.surveys import Surveyor
 from services.sync.sources.port import ReaderFactory
@@ -95,6 +95,8 @@ class Keeper:
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._closely = True
+        self._owed = False
+        """A sweep that was asked for, or that did not reach the source, and was not made up for yet."""
         self._heard = 0
         self._found = 0
 
@@ -147,14 +149,15 @@ class Keeper:
             with span("look", parent=hint.traceparent, source=self.source.record.id):
                 outcome = await self._means.looker.look(self.source, hint.path, Detection.FEED)
             match outcome:
-                case Unreached():
+                case Unread() | Unreached():
                     self.survey_soon()
                 case Looked(changes=changes):
                     self._found += changes
         except Unavailable as error:
             _log.warning("look-postponed", source=self.source.record.name, reason=error.detail)
             await asyncio.sleep(_PAUSE_S)
-            self._hints.offer(hint)
+            if not self._hints.offer(hint):
+                self.survey_soon()
         except KeyfobError as error:
             _log.error("look-failed", source=self.source.record.name, kind=error.kind, reason=error.detail)
 
@@ -172,32 +175,40 @@ class Keeper:
 
     async def _sweep_once(self) -> bool:
         """Whether the source was reached, or is another replica's to sweep now."""
-        wanted = self._wanted.is_set()
+        wanted = self._owed = self._wanted.is_set() or self._owed
         self._wanted.clear()
         source_id = self.source.record.id
         async with self._means.surveys, self._means.books.surveying(source_id, wait=False) as mine:
             if not mine:
-                return True
+                # Another's may have begun before what this one was asked for: then it is still owed.
+                return not wanted
             since = await self._means.books.since_survey_s(source_id)
-            if (
-                not wanted
-                and since is not None
-                and since < self._means.rhythm.sweep_every_s * (1 - self._means.rhythm.jitter)
-            ):
+            if not wanted and since is not None and since < self._means.rhythm.shortest_s:
                 return True
-            closely, self._closely = self._closely, False
+            return await self._survey()
+
+    async def _survey(self) -> bool:
+        """Whether the source was reached. What did not come off, for whatever reason, is owed."""
+        closely, self._closely = self._closely, False
+        self._owed = True
+        try:
             outcome = await self._means.surveyor.survey(self.source, Detection.SWEEP, closely=closely)
-            self._closely |= closely and isinstance(outcome, Unreached)
-            return not isinstance(outcome, Unreached)
+            self._owed = isinstance(outcome, Unreached)
+        finally:
+            # Set meanwhile by what the feed said: then it stays set.
+            self._closely |= closely and self._owed
+        return not self._owed
 
     async def _note_feed(self) -> None:
         while True:
             await asyncio.sleep(_FEED_NOTE_S)
             heard, found = self._heard, self._found
-            self._heard = self._found = 0
-            if heard:
+            # A change may be found long after its hint was heard: behind a queue, or after a database came back.
+            if heard or found:
                 with contextlib.suppress(Unavailable):
                     await self._means.books.note_feed(self.source.record.id, messages=heard, changed=found)
+                    self._heard -= heard
+                    self._found -= found
 
 
 class Keepers:
@@ -208,6 +219,7 @@ class Keepers:
         self._means = means
         self._readers = readers
         self._keepers: dict[str, Keeper] = {}
+        self._unfit: set[str] = set()
         self._changed = asyncio.Event()
         self.trouble: str | None = "the sources are not known yet"
         """Why this is not ready."""
@@ -243,14 +255,27 @@ class Keepers:
         await _end([tasks.pop(gone) for gone in tasks.keys() - sources.keys()])
         for gone in self._keepers.keys() - sources.keys():
             del self._keepers[gone]
-        for source_id in sources.keys() - tasks.keys():
-            keeper = Keeper(self._source(sources[source_id]), self._means)
+        self._unfit &= sources.keys()
+        for source_id in sources.keys() - tasks.keys() - self._unfit:
+            try:
+                keeper = Keeper(self._source(sources[source_id]), self._means)
+            except KeyfobError as error:
+                await self._leave_out(sources[source_id], error)
+                continue
             self._keepers[source_id] = keeper
             tasks[source_id] = asyncio.create_task(keeper.run(), name=f"keeper {source_id}")
         for task in tasks.values():
             if task.done():
                 # A mistake of ours: let the service end and be started again.
                 task.result()
+
+    async def _leave_out(self, record: SourceRecord, error: KeyfobError) -> None:
+        """Say once that a source can't be worked with, as one with plain http that came from development."""
+        _log.error("source-left-out", source=record.name, kind=error.kind, reason=error.detail)
+        self._unfit.add(record.id)
+        with contextlib.suppress(Unavailable):
+            sight = Sight(detected_by=Detection.SWEEP, reachable=False, why=error.detail)
+            await self._means.books.note_sight(record.id, sight)
 
     def _source(self, record: SourceRecord) -> Source:
         return Source(record, self._readers[record.place.provider](record.name, record.place))

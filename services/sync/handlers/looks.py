@@ -16,7 +16,7 @@ from typing import Final
 from services.sync.domain.commits import Applied, Moment, apply
 from services.sync.domain.detection import Discovered, Finding, Known, Renamed, StateChanged, detect, is_older
 from services.sync.domain.naming import candidates
-from services.sync.domain.observations import Denied, Found, Missing, Unreached
+from services.sync.domain.observations import Denied, Found, Missing, Unreached, Unread
 from services.sync.domain.ports import Books, PathWork
 from services.sync.domain.successors import WINDOW, Appeared, likely_successor
 from services.sync.sources.port import SourceReader
@@ -55,25 +55,25 @@ class Looker:
     limit: asyncio.Semaphore
     """Looks at the same time: each takes a connection to the database."""
 
-    async def look(self, source: Source, path: str, detected_by: Detection) -> Looked | Unreached:
+    async def look(self, source: Source, path: str, detected_by: Detection) -> Looked | Unread | Unreached:
         """Look at one path and commit what changed. `Unavailable` if the database is not."""
         so_far = Looked()
         for _ in range(_STEPS):
             async with self.limit:
                 outcome = await self._once(source, path, detected_by)
-            if isinstance(outcome, Unreached):
+            if not isinstance(outcome, Looked):
                 return outcome
             so_far = replace(outcome, changes=so_far.changes + outcome.changes)
             if so_far.settled:
                 break
         return so_far
 
-    async def _once(self, source: Source, path: str, detected_by: Detection) -> Looked | Unreached:
+    async def _once(self, source: Source, path: str, detected_by: Detection) -> Looked | Unread | Unreached:
         async with self.books.at(source.record.id, path) as work:
             if work is None:
                 return Looked()
             seen, known = await asyncio.gather(source.reader.read(path, keys=True), work.known())
-            if isinstance(seen, Unreached):
+            if isinstance(seen, Unread | Unreached):
                 return seen
             # An operator's sync takes the source's word for it: it may have been restored from a backup.
             accepts_older = detected_by is Detection.MANUAL

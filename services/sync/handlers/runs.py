@@ -32,6 +32,11 @@ _AWAIT_S: Final = 0.1
 """Between looks at a run that a caller waits for."""
 
 
+AT_ONCE: Final = 2
+"""Syncs that are worked on together. Each holds a connection to the database, beside those of its surveys: many at
+once would leave none for looks, and each would wait for what the others hold."""
+
+
 class RunDesk:
     """Takes manual syncs and sees to it that they are done."""
 
@@ -41,6 +46,7 @@ class RunDesk:
         self._means = means
         self._keepers = keepers
         self._asked = asyncio.Event()
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def ask(self, sources: Collection[str], *, asked_by: str) -> Run:
@@ -75,15 +81,16 @@ class RunDesk:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _take_up(self) -> None:
+        for ended in [run_id for run_id, task in self._tasks.items() if task.done()]:
+            # A mistake of ours: let the service end and be started again.
+            self._tasks.pop(ended).result()
         for run in await self._runs.unfinished():
-            task = self._tasks.get(run.id)
-            if task is None or task.done():
+            if run.id not in self._tasks:
                 self._tasks[run.id] = asyncio.create_task(self._work(run.id), name=run.id)
-        self._tasks = {run_id: task for run_id, task in self._tasks.items() if not task.done()}
 
     async def _work(self, run_id: str) -> None:
         try:
-            async with self._runs.working(run_id) as mine:
+            async with self._room, self._runs.working(run_id) as mine:
                 run = await self._runs.get(run_id) if mine else None
                 if run is not None and run.state == "running":
                     await self._survey_all(run)
@@ -118,11 +125,10 @@ class RunDesk:
             match await self._means.surveyor.survey(keeper.source, Detection.MANUAL, progress=progress):
                 case Unreached(why):
                     parts[name] = replace(parts[name], state="failed", why=why)
-                case Surveyed(refused=refused) if refused:
-                    why = f"{refused} paths have references in the database that sync did not write"
-                    parts[name] = replace(parts[name], state="failed", why=why)
-                case Surveyed(seen, changed):
-                    parts[name] = replace(parts[name], state="done", seen=seen, changed=changed)
+                case Surveyed() as surveyed:
+                    state = "failed" if surveyed.why else "done"
+                    seen, changed, why = surveyed.seen, surveyed.changed, surveyed.why
+                    parts[name] = replace(parts[name], state=state, seen=seen, changed=changed, why=why)
 
     async def _keep_noting(self, run_id: str, parts: dict[str, RunPart]) -> None:
         noted: tuple[RunPart, ...] = ()

@@ -16,11 +16,11 @@ from typing import Final
 import structlog
 
 from services.sync.domain.detection import GONE, Known, detect, is_older
-from services.sync.domain.observations import Found, Observation, Unreached
+from services.sync.domain.observations import Found, Observation, Unreached, Unread
 from services.sync.domain.ports import Books, Sight
 from services.sync.handlers.looks import Looked, Looker, Source
 from services.sync.sources.port import FolderDenied, Listed
-from shared.errors import KeyfobError, SignatureInvalid
+from shared.errors import KeyfobError, SignatureInvalid, TooLarge
 from shared.events.changes import Detection
 from shared.telemetry import span
 
@@ -41,6 +41,17 @@ class Surveyed:
     changed: int
     refused: int = 0
     """Paths whose rows in the database somebody else wrote: nothing is said about them until that is mended."""
+    unread: int = 0
+    """Paths that the source shows and that could not be read, or not be kept."""
+
+    @property
+    def why(self) -> str:
+        """What is wrong although it was finished, safe to show; empty when nothing is."""
+        words = {
+            "paths have references in the database that sync did not write": self.refused,
+            "paths could not be read": self.unread,
+        }
+        return "; ".join(f"{count} {what}" for what, count in words.items() if count)
 
 
 @dataclass(slots=True)
@@ -54,6 +65,7 @@ class _Tally:
     older: int = 0
     denied_folders: int = 0
     refused: int = 0
+    unread: int = 0
     keys_visible: bool | None = None
     listed: set[str] = field(default_factory=set)
     unreached: Unreached | None = None
@@ -95,7 +107,7 @@ class Surveyor:
         if tally.unreached is not None:
             _log.warning("source-not-reached", source=source.record.name, why=tally.unreached.why)
             return tally.unreached
-        return Surveyed(tally.seen, tally.changed, tally.refused)
+        return _surveyed(tally)
 
     async def _paths(self, source: Source, known: dict[str, tuple[Known, ...]], tally: _Tally) -> AsyncIterator[Listed]:
         """Everything that is to be compared: what is listed, then what is known and was not listed."""
@@ -147,8 +159,8 @@ class Surveyor:
         seen: Observation | None = None if tally.closely else entry.found
         if seen is None:
             seen = await source.reader.read(entry.path, keys=False)
-        if isinstance(seen, Unreached):
-            tally.unreached = tally.unreached or seen
+        if isinstance(seen, Unread | Unreached):
+            _miss(source, tally, seen)
             return
         if isinstance(seen, Found) and is_older(known, seen) and detected_by is not Detection.MANUAL:
             tally.saw(older=True)
@@ -164,25 +176,36 @@ class Surveyor:
             _log.critical("reference-not-ours", source=source.record.name, reason=error.detail)
             tally.refused += 1
             return
+        except TooLarge as error:
+            outcome = Unread(entry.path, error.detail)
         match outcome:
             case Looked(changes=changes, older=older, keys_visible=visible):
                 tally.keys_visible = tally.keys_visible if visible is None else visible
                 tally.saw(changes, older=older)
-            case Unreached():
-                tally.unreached = tally.unreached or outcome
+            case Unread() | Unreached():
+                _miss(source, tally, outcome)
 
 
-def _why(tally: _Tally) -> str:
-    if tally.unreached is not None:
-        return tally.unreached.why
-    return f"{tally.refused} paths have references in the database that sync did not write" if tally.refused else ""
+def _miss(source: Source, tally: _Tally, seen: Unread | Unreached) -> None:
+    """A path that nothing is learned about. Only a source that is away ends the survey."""
+    match seen:
+        case Unread(why=why):
+            # Without the path: it is somebody's words, and a log has other readers than the catalog.
+            _log.warning("path-not-read", source=source.record.name, why=why)
+            tally.unread += 1
+        case Unreached():
+            tally.unreached = tally.unreached or seen
+
+
+def _surveyed(tally: _Tally) -> Surveyed:
+    return Surveyed(tally.seen, tally.changed, tally.refused, tally.unread)
 
 
 def _sight(tally: _Tally, detected_by: Detection, *, took_s: float) -> Sight:
     return Sight(
         detected_by=detected_by,
         reachable=tally.unreached is None,
-        why=_why(tally),
+        why=_surveyed(tally).why if tally.unreached is None else tally.unreached.why,
         seen=tally.seen,
         changed=tally.changed,
         took_s=took_s,

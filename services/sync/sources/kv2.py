@@ -25,8 +25,8 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from yarl import URL
 
-from services.sync.domain.naming import cut_text, is_key, is_path
-from services.sync.domain.observations import Denied, Found, Missing, Observation, Unreached
+from services.sync.domain.naming import MOST_KEYS, cut_text, is_key, is_path
+from services.sync.domain.observations import Denied, Found, Missing, Observation, Unreached, Unread
 from services.sync.sources.credentials import CredentialFiles, NoCredential
 from services.sync.sources.port import Entry, FolderDenied, Listed, Reached, Unsuitable
 from shared.config import Mode
@@ -167,18 +167,28 @@ class Kv2Reader:
         where, page = _quoted(folder), {"list": "true", "limit": str(PAGE), "after": after}
         if time.monotonic() >= self._ask_details_at:
             answer = await self._get(f"{self._mount}/detailed-metadata/{where}", **page)
-            if not isinstance(answer, _Refused | _NoRoute):
+            if isinstance(answer, _Ok | _Absent):
                 return answer
-            self._ask_details_at = time.monotonic() + ASK_AGAIN_S
+            # No answer may be one that was too long, for what somebody wrote about his secrets: names are shorter.
+            if not isinstance(answer, Unreached):
+                self._ask_details_at = time.monotonic() + ASK_AGAIN_S
         return await self._get(f"{self._mount}/metadata/{where}", **page)
 
     async def read(self, path: str, *, keys: bool) -> Observation:
-        """See the port. Both questions are asked at once; if somebody wrote between them, both again."""
+        """See the port."""
+        match await self._read(path, keys=keys):
+            case Denied() as denied:
+                return await self._confirmed(denied)
+            case Unreached(why):
+                return await self._confirmed(Unread(path, why))
+            case seen:
+                return seen
+
+    async def _read(self, path: str, *, keys: bool) -> Observation:
+        """Both questions are asked at once; if somebody wrote between them, both again."""
         for _ in range(_TRIES):
             metadata, names = await asyncio.gather(self._metadata(path), self._names(path) if keys else _nothing())
             match metadata, names:
-                case Denied(), _:
-                    return await self._confirmed(metadata)
                 case Found(state=ReferenceState.ACTIVE), _Names(version, visible) if version in {
                     None,
                     metadata.version,
@@ -203,11 +213,14 @@ class Kv2Reader:
             case _NoRoute(why) | Unreached(why):
                 return Unreached(why)
 
-    async def _confirmed(self, denied: Denied) -> Denied | Unreached:
-        """A path is closed to us only while the source as a whole is not."""
+    async def _confirmed(self, seen: Denied | Unread) -> Denied | Unread | Unreached:
+        """Something is wrong with one path only while nothing is with the source as a whole.
+
+        Otherwise whoever may write one secret could have the source taken for one that is away.
+        """
         match await self.check():
             case Reached():
-                return denied
+                return seen
             case Unsuitable(why) | Unreached(why):
                 return Unreached(why)
 
@@ -218,7 +231,8 @@ class Kv2Reader:
         match await self._get(f"{self._mount}/subkeys/{_quoted(path)}", depth="1"):
             case _Ok({"subkeys": dict() as subkeys, "metadata": {"version": int() as version}}):
                 self._names_were_seen = True
-                return _Names(version, tuple(sorted(key for key in subkeys if is_key(key))))
+                names = sorted(key for key in subkeys if is_key(key))
+                return _Names(version, tuple(names) if len(names) <= MOST_KEYS else None)
             case _Ok():
                 return Unreached("the answer is not what KV version 2 answers")
             case _Refused() | _NoRoute():
@@ -301,7 +315,7 @@ class _Version(BaseModel):
 class _Metadata(BaseModel):
     """What we use of a secret's metadata."""
 
-    current_version: int = Field(ge=0)
+    current_version: int = Field(ge=0, lt=2**63)
     created_time: AwareDatetime
     updated_time: AwareDatetime
     custom_metadata: dict[str, str] | None = None

@@ -59,8 +59,8 @@ class SourceReader(Protocol):
     async def read(self, path: str, *, keys: bool) -> Observation:
         """The state of one path; with `keys` also the names inside it, where they can be seen.
 
-        `Missing`: act on it. `Denied`: this path is closed to us while the source as a whole is not. `Unreached`:
-        change nothing and ask again later.
+        `Missing`: act on it. `Denied`: this path is closed to us while the source as a whole is not. `Unread`: nothing
+        can be said of this path, while the source answers. `Unreached`: change nothing and ask again later.
         """
         ...
 

@@ -11,11 +11,13 @@ import pytest
 import pytest_asyncio
 
 from services.sync.domain.feed import Ignored, PathTouched, SourceTouched
+from services.sync.domain.hints import LookAt
+from services.sync.handlers import keepers as keepers_module
 from services.sync.handlers.keepers import Keeper, Keepers, Means, Rhythm
 from services.sync.handlers.looks import Looker, Source
 from services.sync.handlers.surveys import Surveyor
-from shared.errors import SignatureInvalid, Unavailable
-from shared.events.catalog import ReferenceState
+from shared.errors import BadRequest, SignatureInvalid, Unavailable
+from shared.events.catalog import ReferenceState, SourceRecord
 from tests.fakes.kv_source import FakeSource
 from tests.fakes.sync_books import FakeBooks, a_source
 from tests.waiting import until
@@ -211,3 +213,175 @@ def test_sweeps_are_jittered_and_never_rarer_than_the_interval(failures: int) ->
     expected = 30 if not failures else min(30, 2 * 2 ** min(failures - 1, 9))
     assert all(expected * 0.8 <= pause <= expected * 1.2 for pause in pauses)
     assert len(set(pauses)) > 100
+
+
+SOON = Rhythm(sweep_every_s=3600, jitter=0, retry_s=0.01)
+
+
+async def test_a_sweep_that_did_not_reach_its_source_is_made_up_for_though_one_before_it_did(bench: Bench) -> None:
+    """The last good survey is a moment old, and says nothing of a source that failed since."""
+    bench.rhythm, bench.books.survey_age_s = SOON, 0.0
+    keeper = await bench.keeper()
+    bench.vault.down = "sealed"
+    keeper.survey_soon()
+    await until(lambda: not bench.books.sights[-1].reachable)
+    bench.vault.down = ""
+    await until(lambda: bench.books.sights[-1].reachable)
+
+
+async def test_a_close_look_that_the_database_failed_is_still_owed(bench: Bench) -> None:
+    bench.rhythm, bench.vault.lists_details, bench.books.survey_age_s = SOON, True, 0.0
+    await bench.vault.put("db", {})
+    keeper = await bench.keeper()
+    await until(lambda: bench.version("db") == "1")
+    await bench.vault.deny("db")
+    kept, failures = bench.books.snapshot, [Unavailable("the database failed")]
+
+    async def snapshot(source_id: str) -> object:
+        if failures:
+            raise failures.pop()
+        return await kept(source_id)
+
+    bench.books.snapshot = snapshot  # type: ignore[method-assign,assignment]
+    keeper.hear(SourceTouched())
+    await until(lambda: bench.books.at_path("db")[None].state is ReferenceState.UNREADABLE)
+
+
+async def test_a_sweep_that_was_asked_for_is_not_dropped_because_another_replica_sweeps(bench: Bench) -> None:
+    """That one may have begun before what the asking was about."""
+    bench.rhythm, bench.books.survey_age_s = SOON, 0.0
+    keeper = await bench.keeper()
+    bench.books.others_survey = True
+    await bench.vault.put("db", {})
+    keeper.survey_soon()
+    await asyncio.sleep(0.02)
+    assert bench.version("db") is None
+    bench.books.others_survey = False
+    await until(lambda: bench.version("db") == "1")
+
+
+async def test_a_regular_sweep_is_left_to_the_replica_that_just_made_one(bench: Bench) -> None:
+    bench.rhythm = Rhythm(sweep_every_s=0.01, jitter=0, retry_s=0.01)
+    await bench.keeper()
+    bench.books.survey_age_s = 0.0
+    sweeps = len(bench.books.sights)
+    await asyncio.sleep(0.05)
+    assert len(bench.books.sights) <= sweeps + 1
+    bench.books.survey_age_s = None
+    await until(lambda: len(bench.books.sights) > sweeps + 2)
+
+
+async def test_a_hint_that_finds_no_room_again_becomes_a_survey(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.capacity = 1
+    keeper = Keeper(Source(a_source(), bench.vault), bench.means())
+    keeper._wanted.clear()
+    keeper.hear(PathTouched("another"))
+
+    def away(*_: object) -> object:
+        raise Unavailable("the database failed")
+
+    monkeypatch.setattr(bench.books, "at", away)
+    monkeypatch.setattr(keepers_module, "_PAUSE_S", 0)
+    await keeper._follow(LookAt(path="db"))
+    assert keeper._wanted.is_set()
+
+
+async def test_a_path_that_can_not_be_read_is_looked_at_again_by_a_survey_of_the_rest(bench: Bench) -> None:
+    keeper = await bench.keeper()
+    await bench.vault.put("db", {})
+    bench.vault.unread.add("odd")
+    keeper.hear(PathTouched("odd"))
+    await until(lambda: bench.version("db") == "1")
+    assert bench.books.sights[-1].reachable
+
+
+async def test_what_the_feed_said_and_what_came_of_it_is_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepers_module, "_FEED_NOTE_S", 0.01)
+    keeper = await bench.keeper()
+    await bench.vault.put("db", {})
+    keeper.hear(PathTouched("db"))
+    keeper.hear(Ignored())
+    await until(lambda: sum(found for _, found in bench.books.feed_notes) == 1)
+    assert sum(heard for heard, _ in bench.books.feed_notes) == 2
+
+
+async def test_counts_that_the_database_did_not_take_are_told_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers_module, "_FEED_NOTE_S", 0.01)
+    keeper = await bench.keeper()
+    kept, failures = bench.books.note_feed, [Unavailable("the database failed")]
+
+    async def note_feed(source_id: str, *, messages: int, changed: int) -> None:
+        if failures:
+            raise failures.pop()
+        await kept(source_id, messages=messages, changed=changed)
+
+    monkeypatch.setattr(bench.books, "note_feed", note_feed)
+    keeper.hear(Ignored())
+    await until(lambda: bench.books.feed_notes == [(1, 0)])
+
+
+async def test_one_source_that_can_not_be_worked_with_keeps_no_other_from_being_kept(bench: Bench) -> None:
+    """As one with plain http, connected in development, when production starts on the same database."""
+
+    def reader(name: str, _: object) -> FakeSource:
+        if name == "plain":
+            raise BadRequest("Plain http is for development mode only.")
+        return bench.vault
+
+    keepers = Keepers(bench.means(), {"kv2": reader})  # type: ignore[dict-item]
+    for name in ("plain", "main"):
+        bench.books.connected[f"source/{name}"] = a_source(name)
+    await bench.vault.put("db", {})
+    async with task(keepers.run) as running:
+        await until(lambda: bench.version("db") == "1")
+        assert keepers.named("plain") is None
+        sights = [sight for sight in bench.books.sights if not sight.reachable]
+        assert [sight.why for sight in sights] == ["Plain http is for development mode only."]
+        keepers.refresh()
+        await asyncio.sleep(0.02)
+        assert not running.done()
+    assert len([sight for sight in bench.books.sights if not sight.reachable]) == 1
+
+
+async def test_a_database_that_is_away_keeps_what_is_kept_and_shows_in_readiness(bench: Bench) -> None:
+    keepers = Keepers(bench.means(), {"kv2": lambda _name, _place: bench.vault})
+    bench.books.connected["source/main"] = a_source()
+    async with task(keepers.run):
+        await until(lambda: keepers.named("main") is not None)
+        kept = bench.books.sources
+
+        async def away() -> tuple[SourceRecord, ...]:
+            raise Unavailable("the database failed")
+
+        bench.books.sources = away  # type: ignore[method-assign]
+        keepers.refresh()
+        await until(lambda: keepers.trouble == "the database failed")
+        assert keepers.named("main") is not None
+        bench.books.sources = kept  # type: ignore[method-assign]
+        keepers.refresh()
+        await until(lambda: keepers.trouble is None)
+
+
+async def test_a_mistake_of_ours_in_one_keeper_ends_the_service(bench: Bench) -> None:
+    keepers = Keepers(bench.means(), {"kv2": lambda _name, _place: bench.vault})
+    bench.books.connected["source/main"] = a_source()
+
+    async def mistake(_: str) -> dict[str, object]:
+        raise TypeError("a mistake")
+
+    bench.books.snapshot = mistake  # type: ignore[method-assign,assignment]
+    async with task(keepers.run) as running:
+        await until(keepers_woken(keepers, running))
+        with pytest.raises(ExceptionGroup) as failure:
+            await running
+    assert failure.group_contains(TypeError)
+
+
+def keepers_woken(keepers: Keepers, running: asyncio.Task[None]) -> Callable[[], bool]:
+    def ended() -> bool:
+        keepers.refresh()
+        return running.done()
+
+    return ended

@@ -12,7 +12,7 @@ from services.sync.domain.observations import Observation, Unreached
 from services.sync.handlers.looks import Looker, Source
 from services.sync.handlers.surveys import Surveyed, Surveyor
 from services.sync.sources.port import Entry, Reached, Unsuitable
-from shared.errors import SignatureInvalid, Unavailable
+from shared.errors import SignatureInvalid, TooLarge, Unavailable
 from shared.events.catalog import ReferenceState
 from shared.events.changes import Detection
 from tests.fakes.kv_source import FakeSource
@@ -147,6 +147,34 @@ async def test_one_path_that_somebody_else_wrote_keeps_no_other_from_being_seen(
     bench.books.at = at  # type: ignore[method-assign,assignment]
     assert await bench.survey() == Surveyed(seen=1, changed=1, refused=1)
     assert "1 paths" in bench.books.sights[-1].why
+
+
+async def test_one_path_that_can_not_be_read_keeps_no_other_from_being_seen(bench: Bench) -> None:
+    """Whoever may write one secret could otherwise hide changes of all others: by writing faster than we read."""
+    for path in ("odd", "fine"):
+        await bench.vault.put(path, {})
+    bench.vault.unread.add("odd")
+    assert await bench.survey(closely=True) == Surveyed(seen=1, changed=1, unread=1)
+    sight = bench.books.sights[-1]
+    assert sight.reachable
+    assert "1 paths could not be read" in sight.why
+    bench.vault.unread.clear()
+    assert await bench.survey(closely=True) == Surveyed(seen=2, changed=1)
+    assert bench.books.sights[-1].why == ""
+
+
+async def test_one_secret_that_no_commit_can_hold_keeps_no_other_from_being_seen(bench: Bench) -> None:
+    for path in ("huge", "fine"):
+        await bench.vault.put(path, {})
+    open_path = bench.books.at
+
+    def at(source_id: str, path: str) -> object:
+        if path == "huge":
+            raise TooLarge("keyfob.catalog.reference.v1: 600000 bytes, the limit is 524288")
+        return open_path(source_id, path)
+
+    bench.books.at = at  # type: ignore[method-assign,assignment]
+    assert await bench.survey() == Surveyed(seen=1, changed=1, unread=1)
 
 
 async def test_a_database_that_is_away_is_told_as_such(bench: Bench) -> None:
