@@ -40,6 +40,7 @@ class Background:
     """Named tasks that live as long as the service; the first that fails ends it."""
 
     def __init__(self) -> None:
+        # The event loop itself holds tasks only weakly.
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed = asyncio.Event()
 
@@ -74,6 +75,7 @@ def application(title: str, *, lifespan: Lifespan, readiness: Readiness) -> Fast
         async with lifespan():
             yield
 
+    # The schema, but not the pages that show it: they load scripts from elsewhere.
     app = FastAPI(title=title, version="1", lifespan=run, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
@@ -109,7 +111,11 @@ async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Bac
         port=http.port,
         http="httptools",
         loop="uvloop",
+        # Paths hold names; each request is a span, which has the route only.
         access_log=False,
+        # Nobody may tell by a header where a request comes from or which scheme it used.
+        proxy_headers=False,
+        # Its lines go where ours go, and through what hides secrets (`shared.telemetry`).
         log_config=None,
         server_header=False,
         date_header=False,
@@ -119,6 +125,7 @@ async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Bac
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = uvicorn.Server(config)
+    # A service whose background work failed would still answer, from what it knew last.
     watcher = asyncio.create_task(_stop_when_failed(server, background))
     try:
         await server.serve()
