@@ -67,6 +67,7 @@ class AdminGuard:
         async def authenticate(request: Request) -> Administrator:
             subject = await self.verifier.verify(bearer_token(request))
             held = roles_of(subject.groups, self.settings)
+            # Without a role named, only an admin: what somebody forgot to open stays shut.
             if not held & {Role.ADMIN, *roles}:
                 raise Forbidden("This needs the role " + " or ".join(sorted(roles) or ["admin"]) + ".")
             return Administrator(subject, held)

@@ -42,6 +42,7 @@ def read_secret_file(path: Path) -> str:
                 raise Misconfigured(f"{path} cannot be read: not a file.")
             if stat.S_IMODE(mode) & 0o077:
                 raise Misconfigured(f"{path} may be read by others: run `chmod 600 {path}`.")
+            # Editors end a file with a line break, which is no part of a password.
             return file.read().strip()
     except OSError as error:
         raise Misconfigured(f"{path} cannot be read: {error.strerror}.") from None
@@ -77,6 +78,7 @@ class CommonSettings(_Settings):
 
     model_config = SettingsConfigDict(env_prefix="KEYFOB_", frozen=True, extra="ignore")
 
+    # The strict one: a setting that was forgotten loosens nothing.
     mode: Mode = Mode.PRODUCTION
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma separated")
     kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT")
@@ -98,6 +100,7 @@ class CommonSettings(_Settings):
 class HttpSettings(_Settings):
     """Where a service listens. Subclass with the service's own prefix."""
 
+    # Reachable from elsewhere only on purpose.
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
     tls_certificate: Path | None = None

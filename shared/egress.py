@@ -92,6 +92,7 @@ class Origin:
         if (
             not _HOST.fullmatch(parts.hostname or "")
             or port == 0
+            # A password in an address would be shown wherever the address is.
             or parts.username is not None
             or parts.path not in {"", "/"}
             or parts.query + parts.fragment
@@ -129,6 +130,7 @@ def refusal(
         return "link-local and metadata addresses are never used"
     if reached.is_multicast or reached.is_unspecified or reached.is_reserved:
         return "not an address of one host"
+    # In development everything may run on this one host.
     if reached in own and mode is not Mode.DEVELOPMENT:
         return "an address of this host"
     return None
@@ -154,8 +156,10 @@ class Guard:
 
     def socket_for(self, info: aiohttp.AddrInfoType) -> socket.socket:
         """A socket for one resolved address; `AddressRefused` if that may not be reached."""
+        # The address that will be connected to, after every look-up: nothing can answer differently behind this.
         family, kind, protocol, _, target = info
         address = ipaddress.ip_address(str(target[0]).partition("%")[0])
+        # Our own addresses are asked for each time: interfaces come and go.
         why = refusal(address, mode=self.mode, own=self.own())
         if why is not None:
             raise AddressRefused(why)
@@ -186,6 +190,7 @@ def guarded_session(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
+        # Not compressed and not unpacked: the bound counts what comes, and a few bytes may unpack to any number.
         headers={"Accept-Encoding": "identity"},
         auto_decompress=False,
         trust_env=False,
@@ -252,6 +257,7 @@ class Egress:
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
                 return Answer(response.status, response.headers, await self._bounded(response))
+        # First, because the guard's own refusal arrives in it.
         except aiohttp.ClientConnectorError as error:
             raise NotReached(_connect_text(error)) from None
         except TimeoutError:
@@ -265,6 +271,7 @@ class Egress:
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > self._limit:
+                # Not released to the pool: the rest of the answer is still in that connection.
                 response.close()
                 raise NotReached(f"the answer is longer than {self._limit} bytes")
         return bytes(body)

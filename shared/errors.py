@@ -34,6 +34,7 @@ REMOTE_TEXT_LIMIT = 200
 
 def cut(text: object, limit: int = REMOTE_TEXT_LIMIT) -> str:
     """One printable line of at most `limit` characters from text that somebody else wrote."""
+    # Cut before anything walks over it: what a remote system says may be a whole page.
     line = " ".join(str(text)[: limit * 4].split())
     printable = "".join(character if character.isprintable() else "?" for character in line)
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"
@@ -112,6 +113,7 @@ class NotAvailable(Rejected):
     title = "Not available"
 
     def __init__(self) -> None:
+        # No words of the caller's: whatever they said about what exists would be a hint.
         super().__init__("There is nothing by that name for you.")
 
 

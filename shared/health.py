@@ -24,6 +24,7 @@ class Readiness:
 
     def reasons(self) -> dict[str, str]:
         """What is not ready, and why; empty when all is."""
+        # Asked anew each time: yesterday's answer would keep sending requests to who can't serve them.
         answers = ((name, check()) for name, check in self.checks.items())
         return {name: reason for name, reason in answers if reason is not None}
 

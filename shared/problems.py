@@ -43,6 +43,7 @@ def problem_response(error: KeyfobError) -> Response:
     """The whole answer for `error`, with `Retry-After` in seconds where waiting helps."""
     headers = {}
     if isinstance(error, Unavailable):
+        # Whole seconds (RFC 9110 §10.2.3), and never 0, which many clients take for at once.
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
@@ -71,12 +72,14 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
+        # Words of the framework, such as Not Found: they quote nothing.
         status, title = error.status_code, str(error.detail)[:100]
         body = {"type": "about:blank", "title": title, "status": status}
         return Response(orjson.dumps(body), status, dict(error.headers or {}), MEDIA_TYPE)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:
+        # The place is logged by the server, which the error is raised to once more.
         _log.error("request failed", path=request.url.path[:200], error=type(error).__name__)
         return problem_response(KeyfobError())
 
@@ -114,6 +117,7 @@ class BodyLimit:
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
+            # Counted while it comes: an announced length may be absent or wrong.
             if len(body) > self._limit:
                 error = TooLarge(f"A request body may have {self._limit} bytes.")
                 await problem_response(error)(scope, receive, send)
@@ -131,6 +135,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     sent = False
 
     async def replay() -> Message:
+        # Behind the body the application hears the connection itself, or it would not notice that a caller left.
         nonlocal sent
         if sent:
             return await receive()

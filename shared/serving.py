@@ -111,7 +111,7 @@ async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Bac
         port=http.port,
         http="httptools",
         loop="uvloop",
-        # Paths hold names; each request is a span, which has the route only.
+        # Paths hold names, and more people read logs than may see those.
         access_log=False,
         # Nobody may tell by a header where a request comes from or which scheme it used.
         proxy_headers=False,

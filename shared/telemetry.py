@@ -95,6 +95,7 @@ def show_where_it_failed(_: Any, __: str, event: MutableMapping[str, Any]) -> Mu
     found = event.pop("exc_info", None)
     error = sys.exc_info()[1] if found is True else found[1] if isinstance(found, tuple) else found
     if isinstance(error, BaseException):
+        # The innermost ones: frameworks fill the outer ones.
         frames = traceback.extract_tb(error.__traceback__)[-FRAMES_KEPT:]
         event["exception"] = type(error).__name__
         event["at"] = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
@@ -223,6 +224,7 @@ def _adopt_standard_logging(service: str, steps: list[structlog.typing.Processor
     )
     root = logging.getLogger()
     root.handlers = [handler]
+    # Never lower for libraries, whatever our own level: at DEBUG some of them write whole requests.
     root.setLevel(max(threshold, logging.INFO))
     for noisy in ("aiokafka", "faststream", "httpx", "httpcore", "asyncio", "alembic", "uvicorn.access", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -232,6 +234,7 @@ def _configure_traces(service: str, traces_file: Path | None) -> None:
     path = traces_file or (Path(named) if (named := os.environ.get("KEYFOB_TRACES_FILE")) else None)
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     if path is not None:
+        # One by one, since a process that is killed writes no last batch.
         provider.add_span_processor(SimpleSpanProcessor(JsonLinesExporter(path, service)))
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         with suppress(ImportError):

@@ -73,6 +73,7 @@ def dead(topic: str) -> str:
     return f"{topic}.dead"
 
 
+# None for state: there a record that can't be read denies, and is never set aside and passed over.
 DEAD_LETTERS: tuple[Topic, ...] = tuple(
     _ordered(dead(name), 30) for name in (VAULT_CHANGES, POLICY_CHANGES, ACCESS, RECEIPTS, ALERTS, NOTICES)
 )

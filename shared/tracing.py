@@ -31,6 +31,8 @@ class Traced:
                 await send(message)
 
             await self._app(scope, receive, told)
+            # Known only now that the router has been there. The path itself is never a name: people's names stand in
+            # it.
             route = getattr(scope.get("route"), "path", None)
             if route is not None:
                 current.update_name(f"HTTP {scope['method']} {route}")
@@ -39,6 +41,7 @@ class Traced:
 def _traceparent(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"traceparent":
+            # Which reads any byte: what makes no sense as a trace is ignored later, and fails nobody's request.
             text: str = value.decode("latin-1")
             return text
     return None

@@ -118,6 +118,7 @@ async def until_done(work: Callable[[], Coroutine[Any, Any, None]], *, what: str
         except Exception as error:
             if not is_outage(error) and not isinstance(error, TopicsUnsuitable):
                 raise
+            # Into readiness as well as into the log: a start that waits is looked for there first.
             tell(f"{what}: {cut(error)}")
             _log.warning("start waits", what=what, error=cut(error))
             await asyncio.sleep(RETRY_AFTER_S)
@@ -134,5 +135,6 @@ async def topics_ready(
     async def present() -> None:
         await topics_present(kafka, read)
 
+    # Ours first: if two services waited for each other's topics before making their own, neither would start.
     await until_done(make, what="topics", tell=tell)
     await until_done(present, what="topics of others", tell=tell)

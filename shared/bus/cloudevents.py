@@ -53,6 +53,7 @@ class Message:
 
     def header(self, name: str) -> str | None:
         """The last header of that name as text, or None when it is absent or not UTF-8."""
+        # The last one, as in a mapping of the headers: two readers of one message must not see two types.
         for candidate, value in reversed(self.headers):
             if candidate == name:
                 return _text(value)
@@ -86,6 +87,7 @@ def received(record: RawRecord) -> Message:
     return Message(
         topic=record.topic,
         key=_text(record.key),
+        # A null is no deletion here: as an empty payload it is unreadable, and denies.
         value=record.value or b"",
         headers=tuple(record.headers),
         partition=record.partition,

@@ -68,6 +68,7 @@ class KafkaSettings(BaseModel):
             "retry_backoff_ms": 100,
             "metadata_max_age_ms": 30_000,
         }
+        # A new context for each client: certificates that were replaced are read by the next one.
         if self.security_protocol.endswith("SSL"):
             arguments["ssl_context"] = self.ssl_context()
         if self.security_protocol.startswith("SASL"):
@@ -85,6 +86,7 @@ class KafkaSettings(BaseModel):
 
     def producer(self, **more: Any) -> AIOKafkaProducer:
         """An idempotent producer, `acks=all`, not started."""
+        # No lingering: a resolve waits for its record, and what comes while a batch is on its way is grouped anyway.
         safe = {"enable_idempotence": True, "acks": "all", "linger_ms": 0, "max_batch_size": BATCH_BYTES}
         return AIOKafkaProducer(**(self.client() | safe | more))
 
@@ -147,6 +149,7 @@ async def publish(producer: AIOKafkaProducer, message: Message, *, deadline_s: f
     key = None if message.key is None else message.key.encode()
     try:
         async with asyncio.timeout(deadline_s):
+            # A deadline of our own: an idempotent producer waits for as long as the broker is away.
             done = await producer.send_and_wait(message.topic, message.value, key, headers=list(message.headers))
     except TimeoutError:
         raise Unavailable(f"the bus did not acknowledge within {deadline_s:g} s") from None
@@ -171,6 +174,7 @@ async def ensure_topics(kafka: KafkaSettings, topics: Iterable[Topic], *, replic
         ]
         answer = await admin.create_topics(new, timeout_ms=10_000)
         for name, code, *words in answer.topic_errors:
+            # Another replica may be making the same ones right now: that they exist is as good.
             if code not in (0, TOPIC_EXISTS):
                 raise TopicsUnsuitable(f"{name}: error {code} {cut(words[0] if words else '')}")
         await _verify(admin, wanted)
@@ -196,6 +200,7 @@ async def topics_present(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
 
 
 async def _verify(admin: AIOKafkaAdminClient, wanted: tuple[Topic, ...]) -> None:
+    # A topic that was just made takes a moment to appear in the metadata.
     for _ in range(20):
         found = {entry["topic"]: len(entry["partitions"]) for entry in await admin.describe_topics(None)}
         if all(found.get(topic.name) for topic in wanted):

@@ -54,6 +54,7 @@ class Freshness:
                 end = await self._ask_end()
         except Exception:  # noqa: BLE001 - whatever went wrong, nothing was proved
             return
+        # Otherwise the topic was started over meanwhile, and the answer is an offset of the run before.
         if asked_of == self._run_of_topic:
             self._open.append((asked_at, end))
             self._settle()
@@ -78,8 +79,10 @@ class Freshness:
 
     def _settle(self) -> None:
         position = self._position()
+        # Oldest first: ends only grow, so behind one that is not passed none is.
         while self._open and self._open[0][1] <= position:
             self._proven_at = self._open.popleft()[0]
+        # What was asked longer ago than the bound can't make anything fresh any more.
         horizon = self._clock() - self._bound_s
         while self._open and self._open[0][0] < horizon:
             self._open.popleft()

@@ -33,6 +33,7 @@ class GroupProgress:
     async def reached(self, ends: Mapping[int, int]) -> bool:
         """Whether the group has settled everything before these offsets. Raises `Unavailable`."""
         at = await _whole(self._kept())
+        # Where the group kept nothing it has not begun.
         return all(at.get(partition, 0) >= end for partition, end in ends.items())
 
     async def _ends(self) -> dict[int, int]:

@@ -16,6 +16,7 @@ _AWAY: tuple[type[BaseException], ...] = (
     KafkaError,
     PoolTimeout,
     OperationalError,
+    # What fails while a connection is made comes through SQLAlchemy as it is, not wrapped as what fails later.
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,

@@ -61,4 +61,5 @@ def from_header(text: str | None) -> bytes | None:
 
 
 def _parts(*, topic: str, type_: str, key: str, payload: bytes) -> tuple[bytes, ...]:
+    # Framed and not joined (`shared.crypto.framing`): a key can't reach into the type before it.
     return topic.encode(), type_.encode(), key.encode(), payload

@@ -46,6 +46,7 @@ class SpreadTopicReader:
     async def run(self) -> AsyncIterator[tuple[Message, ...]]:
         """Batches for ever, each handed out before it counts as read; reconnects by itself, repeating a little."""
         while True:
+            # A partition that is added must not stay unread for as long as metadata is usually kept.
             consumer = self._kafka.consumer(self.topic, group_id=None, metadata_max_age_ms=3_000)
             try:
                 # Not `connect`, which starts the same one again: aiokafka can't where its start failed half-way.
@@ -89,6 +90,7 @@ class SpreadTopicReader:
         ends = await consumer.end_offsets(list(partitions))
         for partition in partitions:
             at = found.get(partition)
+            # No message is so young: then the next one is the first.
             first = ends[partition] if at is None else at.offset
             self._handed[partition] = self._handed.get(partition, first)
             consumer.seek(partition, self._handed[partition])
@@ -99,6 +101,7 @@ class SpreadTopicReader:
             messages = tuple(received(record) for records in found.values() for record in records)
             if messages:
                 yield messages
+            # Behind the yield: whoever asks for the next batch has taken this one in.
             for partition in consumer.assignment():
                 self._handed[partition] = await consumer.position(partition)
             self._moved.set()

@@ -129,6 +129,7 @@ class WholeTopicReader:
             except (KafkaError, OSError, Unavailable, TimeoutError) as error:
                 await disconnect(consumer)
                 await self._back_off(error)
+            # Cancelled, or a mistake of ours: a consumer that was started is not left behind, its tasks would live on.
             except BaseException:
                 await disconnect(consumer)
                 raise
@@ -172,7 +173,9 @@ class WholeTopicReader:
         if consumer is None:
             raise Unavailable("closed")
         self._check_partitions(consumer)
+        # In each round: records may already be going to a second partition, where nobody reads them.
         found = await consumer.getmany(self._partition, timeout_ms=int(POLL_S * 1000), max_records=BATCH_MESSAGES)
+        # Asked, and not taken from the last record: markers and what compaction removed move it too.
         position: int = await consumer.position(self._partition)
         self._failures = 0
         self._trouble = None
@@ -183,6 +186,8 @@ class WholeTopicReader:
         return Batch(tuple(map(received, records)), position, position >= self._visible_end(consumer))
 
     def _visible_end(self, consumer: AIOKafkaConsumer) -> int:
+        # Without an answer yet the high watermark stands in: it is never before the last stable offset, so that
+        # `at_end` can only come late.
         stable: int | None = consumer.last_stable_offset(self._partition)
         if stable is not None and stable >= 0:
             return stable
@@ -190,6 +195,7 @@ class WholeTopicReader:
 
     async def _restart(self) -> Restarted:
         lost = self.position
+        # What somebody noted is gone, and asking for it again would fail again.
         if isinstance(self._start, FromOffset):
             self._start = FromBeginning()
         self._position = self._told = None
@@ -199,6 +205,7 @@ class WholeTopicReader:
         return Restarted(f"the broker no longer has offset {lost}", position)
 
     def _new_consumer(self) -> AIOKafkaConsumer:
+        # "none": where the broker lost our position it must say so, and not go on silently at another one.
         consumer = self._kafka.consumer(auto_offset_reset="none", metadata_max_age_ms=METADATA_AGE_MS)
         consumer.assign([self._partition])
         return consumer
@@ -206,6 +213,7 @@ class WholeTopicReader:
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         self._check_partitions(consumer)
         if self._position is None:
+            # Only once: after a reconnect the reader goes on where it was, wherever the end is by then.
             self._position = await self._first_position(consumer)
         consumer.seek(self._partition, self._position)
 

@@ -33,6 +33,7 @@ def read_key_file(path: Path) -> bytes:
     Mode and size are taken from the open file, so what was checked is what is read.
     """
     try:
+        # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as problem:
         detail = f"Can't open the key file {path}: {problem.strerror}."
@@ -59,12 +60,14 @@ def _check(path: Path, status: os.stat_result) -> None:
 
 def write_key_file(path: Path, content: bytes) -> None:
     """Write `content` to `path` with mode 0600: after a crash there is the old file or the new one, whole."""
+    # In the same directory: a rename is atomic only within one file system.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, WIDEST_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
+            # Before the rename, or a crash could leave the new name with nothing behind it.
             os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:

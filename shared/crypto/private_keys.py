@@ -40,6 +40,7 @@ def load_private_key(path: Path, kind: type[Key]) -> Key:
 
 def _parse(content: bytes, kind: type[Key]) -> object:
     if content.startswith(b"-----BEGIN"):
+        # An encrypted one is refused: a passphrase would have to lie beside it.
         return load_pem_private_key(content, password=None)
     return kind.from_private_bytes(binascii.a2b_base64(content.strip(), strict_mode=True))
 

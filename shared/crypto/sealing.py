@@ -89,6 +89,7 @@ class SealingKey:
         """Open; `SealInvalid` for another key, another context or a changed byte, without saying which."""
         try:
             return SUITE.decrypt(sealed, self._key, context)
+        # Too short, a wrong key, another context: told apart, they would help whoever tries.
         except (InvalidTag, ValueError):
             raise SealInvalid from None
 

@@ -60,6 +60,7 @@ class SecretBytes:
         """Overwrite and let go; doing it again changes nothing. Views that are still open read zeros."""
         held, self._bytes = self._bytes, None
         if held is not None:
+            # In place, at its own length: a new object would leave the old bytes where they are.
             held[:] = bytes(len(held))
 
     @property
@@ -133,6 +134,7 @@ def disable_core_dumps() -> bool:
     which hides `/proc/PID/environ`, `maps` and `mem` from other processes of the same user as well. Call it
     first thing: a child that execs is dumpable again, and inherits only the limit.
     """
+    # The hard limit too, so that nothing in this process can raise it again.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not sys.platform.startswith("linux"):
         return False

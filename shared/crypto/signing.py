@@ -69,6 +69,7 @@ class VerifyKey:
             raise SignatureInvalid from None
 
     def __eq__(self, other: object) -> bool:
+        # Public bytes, so an ordinary comparison does.
         return isinstance(other, VerifyKey) and other.raw == self.raw
 
     def __hash__(self) -> int:

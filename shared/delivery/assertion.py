@@ -190,6 +190,7 @@ def _read(assertion: str) -> tuple[str, dict[str, Any], bytes, bytes]:
         raise AssertionRefused(AssertionRefusal.MALFORMED) from None
     if not isinstance(claims, dict):
         raise AssertionRefused(AssertionRefusal.MALFORMED)
+    # What was signed is the text as it came, never what we would write for the same claims.
     return instance_id, claims, assertion.rpartition(".")[0].encode(), signature
 
 
@@ -204,6 +205,7 @@ def _instance_of(header: dict[str, Any]) -> str:
 
 
 def _compare(claims: dict[str, Any], expected: dict[str, str]) -> None:
+    # Not in constant time: whoever sent the assertion knows both sides, and there is nothing to find out.
     if claims.get("ath") != expected["ath"]:
         raise AssertionRefused(AssertionRefusal.TOKEN)
     if any(claims.get(name) != value for name, value in expected.items()):
@@ -212,6 +214,7 @@ def _compare(claims: dict[str, Any], expected: dict[str, str]) -> None:
 
 def _check_times(claims: dict[str, Any], now: float) -> tuple[int, int, str]:
     issued_at, expires_at, assertion_id = claims.get("iat"), claims.get("exp"), claims.get("jti")
+    # Exactly int: `True` would pass for one.
     if type(issued_at) is not int or type(expires_at) is not int:
         raise AssertionRefused(AssertionRefusal.MALFORMED)
     if not isinstance(assertion_id, str) or not 0 < len(assertion_id) <= LONGEST_ID:

@@ -53,6 +53,7 @@ def seal_answer(
     """Seal and sign `payload` for one request of one instance. The caller wipes `payload` if it can."""
     instance = instance_id.encode()
     sealed = seal(payload, instance_hpke_public, context=frame(ANSWER_DOMAIN, instance, request_hash))
+    # Over what is sealed: anybody with the key can check the signer without opening anything.
     signature = resolver_signing_key.sign(ANSWER_DOMAIN, instance, request_hash, sealed)
     envelope = {
         "v": VERSION,
@@ -84,6 +85,7 @@ def open_answer(
     # 1.
     key_id, sealed, signature = _read(envelope)
     # 2.
+    # A key id is only a name; that the signer holds the key is proved by what follows.
     key = next((key for key in resolver_keys if key.key_id == key_id), None)
     if key is None:
         raise SignatureInvalid

@@ -252,12 +252,14 @@ def _explain(problem: ValidationError, kind: type[BaseModel]) -> str:
     first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
     if not first["loc"]:
         return "The body is not a JSON object."
+    # Only names that the contract has: another one was made up by the caller.
     member = str(first["loc"][0])
     return f"{member}: {first['type']}" if member in kind.model_fields else "The body has an unknown member."
 
 
 def encode_answer(answer: ResolveAnswer) -> bytearray:
     """Write the payload to seal, values included. The caller wipes it (`payload[:] = bytes(len(payload))`)."""
+    # The text on the way can't be wiped; nothing keeps it beyond this line.
     return bytearray(answer.model_dump_json(context={_REVEAL: True}), "utf-8")
 
 

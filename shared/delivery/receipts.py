@@ -21,6 +21,7 @@ RECEIPT_DOMAIN: Final = b"keyfob/receipt/v1"
 def receipt_verifies(message: Message, receipt: GatewayReceipt, key: VerifyKey) -> bool:
     """Whether `message`, which holds `receipt`, was signed by `key` and stands where that instance's receipts do."""
     signature = from_header(message.header("ce_signature"))
+    # The payload is signed, the key beside it is not.
     if signature is None or message.key != receipt.instance_id:
         return False
     try:

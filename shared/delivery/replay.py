@@ -27,11 +27,13 @@ class _Seen:
     latest: int = 0
 
     def forget_expired(self, now: float) -> None:
+        # By arrival, not by expiry: one that lives longer keeps those behind it for a minute at most.
         while self.ids and next(iter(self.ids.values())) <= now:
             self.ids.popitem(last=False)
 
     def forget_oldest(self) -> None:
         _, expires_at = self.ids.popitem(last=False)
+        # From now on nothing can tell a replay of it from a new one, so what expires no later is refused.
         self.floor = max(self.floor, expires_at)
 
 

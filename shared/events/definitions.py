@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 
+# Closed, unlike other contracts: what a reader ignored would be missing from the digest that bindings pin.
 _CLOSED = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -66,4 +67,5 @@ Definition = Annotated[StdioServer | HttpServer, Field(discriminator="transport"
 
 def definition_digest(definition: StdioServer | HttpServer) -> str:
     """SHA-256 in hex over the RFC 8785 form of a definition: what a binding pins."""
+    # Defaults included: a definition that spells them out is the same one.
     return hashlib.sha256(rfc8785.dumps(definition.model_dump(mode="json"))).hexdigest()

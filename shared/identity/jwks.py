@@ -47,11 +47,13 @@ class JwksFetcher:
     async def _read(self, uri: str) -> bytes:
         timeout = aiohttp.ClientTimeout(total=LONGEST_FETCH_S)
         wanted = {"Accept": "application/jwk-set+json, application/json"}
+        # Redirects off: where the keys are is for the admin to say, not for whoever answers there.
         async with self.session.get(uri, timeout=timeout, allow_redirects=False, headers=wanted) as answer:
             if answer.status != HTTPStatus.OK:
                 raise Unavailable(
                     f"The identity provider answered {answer.status} instead of its keys.", retry_after_s=5.0
                 )
+            # Counted while it comes: an announced length proves nothing.
             body = bytearray()
             async for chunk in answer.content.iter_chunked(16 * 1024):
                 body += chunk

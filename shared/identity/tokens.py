@@ -151,6 +151,7 @@ class TokenVerifier:
         self._clock = clock
         self._monotonic = monotonic
         self._trusted: dict[str, _Trust] = {}
+        # By digest: what is remembered can't be presented by whoever reads our memory.
         self._verified: OrderedDict[bytes, _Remembered] = OrderedDict()
         self.replace_issuers(issuers)
 
@@ -210,6 +211,7 @@ class TokenVerifier:
         return subject
 
     def _choose_issuer(self, claims: dict[str, Any]) -> _Trust:
+        # Nobody's word as yet: it may be a list, which no mapping can be asked for.
         issuer = claims.get("iss")
         trust = self._trusted.get(issuer) if isinstance(issuer, str) else None
         if trust is None:
@@ -220,6 +222,7 @@ class TokenVerifier:
         kept = self._verified.get(digest)
         if kept is None:
             return None
+        # Remembered to the same moment to which it would verify, and not longer.
         if not self._stands(kept) or self._clock() >= kept.subject.expires_at + LEEWAY_S:
             del self._verified[digest]
             return None
@@ -262,6 +265,7 @@ async def _choose_key(trust: _Trust, header: dict[str, Any]) -> tuple[Key, objec
     key = await trust.keys.find(key_id)
     if key is None:
         raise TokenRefused(TokenRefusal.UNKNOWN_KEY)
+    # Behind the look-up, which may have brought another set of keys.
     return key, trust.keys.generation
 
 

@@ -41,6 +41,7 @@ class CommitLog:
 
     async def begin(self, session: AsyncSession) -> Commit:
         """Take the next number in the session's transaction; others wait from here until it ends."""
+        # One statement counts and takes the row's lock, which is held until the transaction ends.
         counter = self._tables.commit_counter
         statement = update(counter).values(seq=counter.c.seq + 1).returning(counter.c.seq)
         seq = (await session.execute(statement)).scalar_one()
@@ -84,9 +85,11 @@ class Commit:
 
     def __post_init__(self) -> None:
         session = self.session.sync_session
+        # This one: rolled back, the same session may begin another, which owes nothing.
         transaction = session.get_transaction()
 
         def refuse_unflushed(session: Session) -> None:
+            # Savepoints raise the event too, and make nothing visible.
             ours = session.get_transaction() is transaction and not session.in_nested_transaction()
             if ours and not self._flushed:
                 raise RuntimeError(f"commit {self.seq} was begun but never flushed: roll back instead")
@@ -106,6 +109,7 @@ class Commit:
         payload = _payload(record)
         signed = None
         if signer is not None:
+            # Here, where the API has accepted it: relays hold no key, and sign nothing that somebody put into a table.
             signed = signer(topic=record.TOPIC, type_=record.TYPE, key=record.id, payload=payload)
         self._said.append(_Said(record, record.id, str(uuid.uuid4()), payload, signed))
 
@@ -126,9 +130,11 @@ class Commit:
             raise ValueError(f"commit {self.seq} holds no record of state, nobody could wait for it")
         self._flushed = True
         await self.session.execute(insert(self.tables.outbox), self._rows())
+        # Delivered at commit and dropped at rollback, as it is in the same transaction.
         await self.session.execute(select(func.pg_notify(channel(self.schema), str(self.seq))))
 
     def _rows(self) -> list[dict[str, object]]:
+        # Counted for each topic: its readers see no other part of the commit.
         parts, seen = Counter(said.contract.TOPIC for said in self._said), Counter[str]()
         rows: list[dict[str, object]] = []
         traceparent = current_traceparent()

@@ -50,6 +50,7 @@ def judge(tail: Tail, counters: Counters, waiting_id: uuid.UUID | None) -> Conti
             f"rewound: the topic holds commit {tail.seq}, this database issued {counters.issued_seq}; "
             "it was restored to an earlier moment, rebuild one from the other"
         )
+    # Ahead of what was noted is what a crash leaves, if it is this very commit and not another of its number.
     if tail.seq > counters.published_seq and waiting_id != tail.commit_id:
         return Refuse(
             f"rewound: commit {tail.seq} in the topic is not the one in this database; "

@@ -125,15 +125,18 @@ class Relay:
     async def _with_database(self) -> None:
         connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=10)
         lost = asyncio.Event()
+        # Told by the connection itself: while we publish, no statement of ours would notice.
         connection.add_termination_listener(lambda _: lost.set())
         try:
             store = OutboxStore(connection, self._schema)
             work = asyncio.create_task(self._hold_lock(store, connection))
             await _until_lost(work, lost)
         finally:
+            # Not `close`, which waits for an answer: only the end of the connection lets go of the lock.
             connection.terminate()
 
     async def _hold_lock(self, store: OutboxStore, connection: asyncpg.Connection) -> None:
+        # Before the first look at the outbox: a commit in between would wake nobody.
         await connection.add_listener(channel(self._schema), lambda *_: self._wake.set())
         while not await store.try_lock():
             self.state = Standby()
@@ -144,12 +147,14 @@ class Relay:
         )
         try:
             async with asyncio.timeout(TAIL_WITHIN_S):
+                # This fences whoever held the id before: from here on they publish nothing.
                 await producer.start()
             await self._publish_all(store, producer)
         finally:
             await disconnect(producer)
 
     async def _publish_all(self, store: OutboxStore, producer: AIOKafkaProducer) -> None:
+        # Behind the fence, for up to it an earlier relay may have published.
         tail = await read_tail(self._kafka, self._state_topic, within_s=TAIL_WITHIN_S, log_key=self._log_key)
         match judge(tail, await store.counters(), await store.commit_id(tail.seq)):
             case Refuse(reason):
@@ -165,6 +170,7 @@ class Relay:
         tidied, loop = self.published_seq - 1, asyncio.get_running_loop()
         tidy_at = loop.time()
         while True:
+            # Before the look: a commit that comes during it sets it again.
             self._wake.clear()
             try:
                 commits = await store.commits_after(self.published_seq)
@@ -177,6 +183,7 @@ class Relay:
             if following:
                 await publish_commits(producer, following)
                 self.published_seq = following[-1].seq
+            # Not after each batch: what is left here after a crash is found in the topic, and costs nothing.
             if tidied != self.published_seq and (not commits or loop.time() >= tidy_at):
                 await store.forget_through(self.published_seq)
                 tidied, tidy_at = self.published_seq, loop.time() + TIDY_EVERY_S
@@ -194,6 +201,7 @@ class Relay:
         log.critical("relay-refuses", schema=self._schema, reason=reason)
         while True:
             await asyncio.sleep(NET_S)
+            # Only to notice when the connection, and with it the lock, is gone.
             await store.counters()
 
 
@@ -208,6 +216,7 @@ async def publish_commits(producer: AIOKafkaProducer, commits: list[StoredCommit
     """
     async with asyncio.timeout(PUBLISH_WITHIN_S):
         sent = await _send_all(producer, commits)
+    # The transaction may count as committed while a message of it was refused: then it is a failure all the same.
     for delivery in sent:
         delivery.result()
 

@@ -77,6 +77,7 @@ class OutboxStore:
         for number, group in groupby(rows, key=lambda row: row["seq"]):
             parts = list(group)
             size += sum(len(part["payload"]) for part in parts)
+            # The bound never holds back the first one: it would be too large the next time as well.
             if len(parts) != parts[0]["parts"] or (commits and size > BATCH_BYTES):
                 break
             commits.append(StoredCommit(number, tuple(map(_message, parts))))
@@ -87,6 +88,7 @@ class OutboxStore:
 
     async def forget_through(self, seq: int) -> None:
         """Remove what is known to be published."""
+        # Both or neither: rows gone without the progress noted look like a database that was restored.
         async with self._connection.transaction():
             await self._connection.execute(f"DELETE FROM {self._schema}.outbox WHERE seq <= $1", seq)  # noqa: S608
             await self._connection.execute(

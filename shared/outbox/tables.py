@@ -103,6 +103,7 @@ def _single_row(metadata: MetaData, schema: str, name: str, *columns: Column[int
     return Table(
         name,
         metadata,
+        # A second row could never be told from the first one, so there can't be one.
         Column("id", SmallInteger, CheckConstraint("id = 1"), primary_key=True, autoincrement=False),
         *columns,
         schema=schema,

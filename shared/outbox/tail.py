@@ -50,6 +50,7 @@ async def read_tail(kafka: KafkaSettings, topic: str, *, within_s: float, log_ke
             partition = _partition(topic, consumer.partitions_for_topic(topic) or set(), log_key)
             consumer.assign([partition])
             tail, end = await _search(consumer, partition)
+            # State does not expire: a topic of state that once held something and is empty has lost it.
             return EXPIRED if tail == EMPTY and end > 0 and log_key is not None else tail
     finally:
         await disconnect(consumer)
@@ -70,6 +71,7 @@ async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tupl
     """The tail, and the offset at which the partition ends."""
     beginning: int = (await consumer.beginning_offsets([partition]))[partition]
     end: int = (await consumer.end_offsets([partition]))[partition]
+    # The end stands still: earlier relays are fenced, and ours publishes nothing before this is read.
     upper, step = end, FIRST_STEP
     while upper > beginning:
         lower = max(beginning, upper - step)
@@ -83,6 +85,7 @@ async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tupl
 async def _between(consumer: AIOKafkaConsumer, partition: TopicPartition, lower: int, upper: int) -> list[Message]:
     consumer.seek(partition, lower)
     messages: list[Message] = []
+    # By position: a stretch of markers, or of what was compacted away, brings no record at all.
     while await consumer.position(partition) < upper:
         batch = await consumer.getmany(partition, timeout_ms=100)
         messages += [received(record) for record in batch.get(partition, ()) if record.offset < upper]

@@ -54,6 +54,7 @@ class InstanceDirectory:
             async with asyncio.timeout(ASK_WITHIN_S):
                 end = await self._reader.end_offset()
                 while not self._projection.ready or self._projection.position < end:
+                    # For a moment only: markers move the position too, and bring no commit.
                     await self._projection.wait_for(self._projection.seq + 1, timeout_s=LOOK_AGAIN_S)
         except Unavailable:
             raise

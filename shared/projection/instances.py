@@ -72,6 +72,7 @@ def apply_change(before: Instances, change: Change) -> Instances:
 
 
 def _enrolled(typed: TypedRecord, record: InstanceRecord) -> KnownInstance:
+    # Tried at once: a key that is none makes the record unusable now, and not at the first receipt.
     VerifyKey.from_base64(record.signing_key)
     return KnownInstance(record.id, record.name, record.state is InstanceState.ACTIVE, typed.seq, typed)
 
@@ -80,4 +81,5 @@ def _departed(key: str, known: KnownInstance | None) -> KnownInstance:
     """A removed instance may hold what it was given until its end has converged, so its key still counts."""
     if known is None:
         return KnownInstance(key, "", active=False, since_seq=0)
+    # The commit that removed it is not told with the change, and what is unreadable names none.
     return KnownInstance(key, known.name, active=False, since_seq=known.since_seq + 1, typed=known.typed)
