@@ -32,8 +32,8 @@ GROUPS: Final = {
 """Who the tokens of these names speak for; every other token is refused."""
 
 HANDOUT: Final = Handout(
-    policy_key="policy-key",
-    resolver_keys=("resolver-key",),
+    policy_key="A" * 43,
+    resolver_keys=("E" * 43,),
     resolver_urls=("https://resolver-1", "https://resolver-2"),
     broker="broker:9092",
     notifier=None,
