@@ -5,40 +5,36 @@ access, changes, alerts, receipts → trails → journal (database and outbox) �
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
-from faststream.kafka import KafkaBroker
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.audit.api import routes
-from services.audit.domain.ports import LOG, Signer
+from services.audit.domain.ports import LOG, Signer, Transaction
 from services.audit.handlers import AccessTrail, ChangeTrail, ReceiptTrail
 from services.audit.settings import AuditSettings
 from services.audit.store import transactions
 from services.audit.watching import EchoWatch
 from shared import topics
 from shared.administration import AdminGuard
-from shared.bus.connection import KafkaSettings, connect
-from shared.bus.effects import Consumption, consume_batches, effects_broker
+from shared.bus.effects import Consumption, EffectsBroker, consume_batches, effects_broker
 from shared.bus.group_progress import GroupProgress
 from shared.config import AdminSettings, CommonSettings, DatabaseSettings
-from shared.database import engine_for, migrate, sessions_for
+from shared.database import engine_for, sessions_for
 from shared.egress import guarded_session
 from shared.health import Readiness
 from shared.outbox.commits import CommitLog
 from shared.outbox.relay import Relay
 from shared.projection.directory import InstanceDirectory
 from shared.projection.records import Authority
+from shared.replica import Replica
 from shared.serving import Background, application, serve
 from shared.telemetry import configure
-from shared.topics import DEAD_LETTERS, TOPICS, Topic
-from shared.wiring import admin_guard, kafka_settings, nobody_guard, pinned_authority, topics_ready, until_done
+from shared.wiring import Tell, admin_guard, kafka_settings, nobody_guard, pinned_authority, until_done
 
 TITLE: Final = "Keyfob audit"
 SCHEMA: Final = "keyfob_audit"
@@ -77,64 +73,9 @@ class Signers:
         await self.directory.caught_up()
 
 
-@dataclass(slots=True)
-class Audit:
-    """One replica, put together but not started."""
-
-    kafka: KafkaSettings
-    engine: AsyncEngine
-    replication: int
-    broker: KafkaBroker
-    consumptions: tuple[Consumption, ...]
-    directory: InstanceDirectory
-    relay: Relay
-    echoes: EchoWatch
-    background: Background
-    readiness: Readiness = field(default_factory=Readiness)
-    _waiting: str | None = "starting"
-
-    def watch(self) -> None:
-        """Let everything that must work have its say in readiness."""
-        self.readiness.add("start", lambda: self._waiting)
-        self.readiness.add("relay", lambda: self.relay.reason)
-        self.readiness.add("policy", lambda: self.directory.reason)
-        for consumption in self.consumptions:
-            self.readiness.add(consumption.topic, lambda one=consumption: one.reason)  # type: ignore[misc]
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """The lifespan: what is away is waited for in the background, so that readiness can tell the reason."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.engine.dispose)
-            stack.push_async_callback(self.broker.stop)
-            stack.push_async_callback(self.background.stop)
-            self.background.start("start", self._start)
-            yield
-
-    async def _start(self) -> None:
-        await until_done(self._migrate, what="database", tell=self._tell)
-        made = _named(topics.AUDIT, *(topics.dead(name) for name in CONSUMED))
-        await topics_ready(self.kafka, made=made, read=_named(*READ), replication=self.replication, tell=self._tell)
-        self.background.start("policy", self.directory.run)
-        self.background.start("relay", self.relay.run)
-        # Receipts are judged by instances: those that policy has must be known before the first one is read.
-        await until_done(self.directory.caught_up, what="policy", tell=self._tell)
-        await connect(self.broker, what="events")
-        self.background.start("echoes", self.echoes.run)
-        for consumption in self.consumptions:
-            self.background.start(f"watch {consumption.topic}", consumption.watch)
-        self._waiting = None
-
-    async def _migrate(self) -> None:
-        await migrate(self.engine, scripts=MIGRATIONS, schema=SCHEMA)
-
-    def _tell(self, reason: str) -> None:
-        self._waiting = reason
-
-
 def build(
     common: CommonSettings, settings: AuditSettings, guard: AdminGuard, background: Background
-) -> tuple[FastAPI, Audit]:
+) -> tuple[FastAPI, Replica]:
     """Put one replica together; nothing connects before the application's lifespan begins."""
     kafka = kafka_settings(common, client_id="keyfob-audit")
     engine = engine_for(settings.database(), schema=SCHEMA, pool=settings.database_pool)
@@ -144,8 +85,42 @@ def build(
     relay = Relay(database=settings.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.AUDIT, log_key=LOG)
 
     broker = effects_broker(kafka)
-    accesses, changes = AccessTrail(begin, now), ChangeTrail(begin)
-    receipts = ReceiptTrail(begin, Signers(directory, authority), now)
+    consumptions = _consumptions(broker, begin, Signers(directory, authority), max_messages=settings.batch)
+    progress = GroupProgress(kafka, topic=topics.ACCESS, group=group_of(topics.ACCESS))
+    echoes = EchoWatch(begin, progress, now, settings.echoes_every_s)
+
+    async def prepare(tell: Tell) -> None:
+        background.start("policy", directory.run)
+        background.start("relay", relay.run)
+        # Receipts are judged by instances: those that policy has must be known before the first one is read.
+        await until_done(directory.caught_up, what="policy", tell=tell)
+        background.start("echoes", echoes.run)
+
+    replica = Replica(
+        kafka=kafka,
+        replication=common.kafka_replication,
+        engine=engine,
+        schema=SCHEMA,
+        migrations=MIGRATIONS,
+        made=(topics.AUDIT, *map(topics.dead, CONSUMED)),
+        read=READ,
+        broker=broker,
+        consumptions=consumptions,
+        background=background,
+        prepare=prepare,
+    )
+    replica.readiness.add("relay", lambda: relay.reason)
+    replica.readiness.add("policy", lambda: directory.reason)
+    app = application(TITLE, lifespan=replica.running, readiness=replica.readiness)
+    app.include_router(routes(begin, now, guard))
+    return app, replica
+
+
+def _consumptions(
+    broker: EffectsBroker, begin: Transaction, instances: Signers, *, max_messages: int
+) -> tuple[Consumption, ...]:
+    """What is consumed. A group for each topic: members of one group wait for each other whenever one starts."""
+    accesses, changes, receipts = AccessTrail(begin, now), ChangeTrail(begin), ReceiptTrail(begin, instances, now)
     handlers = {
         topics.ACCESS: accesses.on_access,
         topics.VAULT_CHANGES: changes.on_vault_changes,
@@ -153,32 +128,10 @@ def build(
         topics.RECEIPTS: receipts.on_receipts,
         topics.ALERTS: changes.on_alerts,
     }
-    # A group for each topic: members of one group wait for each other whenever one of them starts.
-    consumptions = tuple(
-        consume_batches(broker, topic=topic, group=group_of(topic), handler=handler, max_messages=settings.batch)
+    return tuple(
+        consume_batches(broker, topic=topic, group=group_of(topic), handler=handler, max_messages=max_messages)
         for topic, handler in handlers.items()
     )
-    progress = GroupProgress(kafka, topic=topics.ACCESS, group=group_of(topics.ACCESS))
-    audit = Audit(
-        kafka=kafka,
-        engine=engine,
-        replication=common.kafka_replication,
-        broker=broker,
-        consumptions=consumptions,
-        directory=directory,
-        relay=relay,
-        echoes=EchoWatch(begin, progress, now, settings.echoes_every_s),
-        background=background,
-    )
-    audit.watch()
-    app = application(TITLE, lifespan=audit.running, readiness=audit.readiness)
-    app.include_router(routes(begin, now, guard))
-    return app, audit
-
-
-def _named(*names: str) -> list[Topic]:
-    table = {topic.name: topic for topic in (*TOPICS, *DEAD_LETTERS)}
-    return [table[name] for name in names]
 
 
 async def main() -> int:

@@ -8,17 +8,14 @@ policy    → instances and ticks;  receipts → Members;  both → Inquiries �
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI
-from faststream.kafka import KafkaBroker
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.notifier.alarms import Alarm
 from services.notifier.api import Ports, routes
@@ -35,20 +32,20 @@ from services.notifier.ticking import Ticker
 from shared import topics
 from shared.administration import AdminGuard
 from shared.bus.cloudevents import encode
-from shared.bus.connection import KafkaSettings, connect, disconnect, publish
+from shared.bus.connection import connect, disconnect, publish
 from shared.bus.effects import Consumption, EffectsBroker, consume, consume_batches, effects_broker
 from shared.bus.spread_topic import SpreadTopicReader
 from shared.config import AdminSettings, CommonSettings, DatabaseSettings
-from shared.database import engine_for, migrate, sessions_for
+from shared.database import engine_for, sessions_for
 from shared.egress import guarded_session
 from shared.events.contract import Contract
 from shared.health import Readiness
 from shared.projection.directory import InstanceDirectory
 from shared.projection.instances import Instances
-from shared.serving import Background, application, serve
+from shared.replica import Replica
+from shared.serving import Background, Work, application, serve
 from shared.telemetry import configure
-from shared.topics import DEAD_LETTERS, TOPICS, Topic
-from shared.wiring import admin_guard, kafka_settings, nobody_guard, pinned_authority, topics_ready, until_done
+from shared.wiring import Tell, admin_guard, kafka_settings, nobody_guard, pinned_authority
 
 TITLE: Final = "Keyfob notifier"
 SCHEMA: Final = "keyfob_notifier"
@@ -75,64 +72,9 @@ def publisher(producer: AIOKafkaProducer, *, deadline_s: float) -> Publish:
     return send
 
 
-@dataclass(slots=True)
-class Notifier:
-    """One replica, put together but not started."""
-
-    kafka: KafkaSettings
-    engine: AsyncEngine
-    replication: int
-    producer: AIOKafkaProducer
-    broker: KafkaBroker
-    consumptions: tuple[Consumption, ...]
-    directory: InstanceDirectory
-    receipts: SpreadTopicReader
-    works: dict[str, Callable[[], Any]]
-    background: Background
-    readiness: Readiness = field(default_factory=Readiness)
-    _waiting: str | None = "starting"
-
-    def watch(self) -> None:
-        """Let everything that must work have its say in readiness."""
-        self.readiness.add("start", lambda: self._waiting)
-        self.readiness.add("policy", lambda: self.directory.reason)
-        self.readiness.add("receipts", lambda: self.receipts.trouble)
-        for consumption in self.consumptions:
-            self.readiness.add(consumption.topic, lambda one=consumption: one.reason)  # type: ignore[misc]
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """The lifespan: what is away is waited for in the background, so that readiness can tell the reason."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.engine.dispose)
-            stack.push_async_callback(disconnect, self.producer)
-            stack.push_async_callback(self.broker.stop)
-            stack.push_async_callback(self.background.stop)
-            self.background.start("start", self._start)
-            yield
-
-    async def _start(self) -> None:
-        await until_done(self._migrate, what="database", tell=self._tell)
-        made = _named(*WRITTEN, *(topics.dead(name) for name in (*CONSUMED, *WRITTEN)))
-        await topics_ready(self.kafka, made=made, read=_named(*READ), replication=self.replication, tell=self._tell)
-        await connect(self.producer, what="notices")
-        for name, work in self.works.items():
-            self.background.start(name, work)
-        await connect(self.broker, what="changes")
-        for consumption in self.consumptions:
-            self.background.start(f"watch {consumption.topic}", consumption.watch)
-        self._waiting = None
-
-    async def _migrate(self) -> None:
-        await migrate(self.engine, scripts=MIGRATIONS, schema=SCHEMA)
-
-    def _tell(self, reason: str) -> None:
-        self._waiting = reason
-
-
 def build(
     common: CommonSettings, settings: NotifierSettings, guard: AdminGuard, background: Background
-) -> tuple[FastAPI, Notifier]:
+) -> tuple[FastAPI, Replica]:
     """Put one replica together; nothing connects before the application's lifespan begins."""
     kafka = kafka_settings(common, client_id="keyfob-notifier")
     engine = engine_for(settings.database(), schema=SCHEMA, pool=settings.database_pool)
@@ -161,28 +103,40 @@ def build(
         noting=Noting(members.expected, begin, noted, now),
         feed=AlertFeed(begin),
     )
-    notifier = Notifier(
+    works: dict[str, Work] = {"policy": directory.run, "receipts": members.listen, "ticks": ticker.run}
+    works |= {"settling": settling.run, "alarm": alarm.run}
+    replica = Replica(
         kafka=kafka,
-        engine=engine,
         replication=common.kafka_replication,
-        producer=producer,
+        engine=engine,
+        schema=SCHEMA,
+        migrations=MIGRATIONS,
+        made=(*WRITTEN, *map(topics.dead, (*CONSUMED, *WRITTEN))),
+        read=READ,
         broker=broker,
         consumptions=consumptions,
-        directory=directory,
-        receipts=receipts,
-        works={
-            "policy": directory.run,
-            "receipts": members.listen,
-            "ticks": ticker.run,
-            "settling": settling.run,
-            "alarm": alarm.run,
-        },
         background=background,
+        prepare=_preparation(producer, works, background),
+        close=(lambda: disconnect(producer),),
     )
-    notifier.watch()
-    app = application(TITLE, lifespan=notifier.running, readiness=notifier.readiness)
+    replica.readiness.add("policy", lambda: directory.reason)
+    replica.readiness.add("receipts", lambda: receipts.trouble)
+    app = application(TITLE, lifespan=replica.running, readiness=replica.readiness)
     app.include_router(routes(Ports(inquiries, begin, heard, lambda: directory.snapshot), guard))
-    return app, notifier
+    return app, replica
+
+
+def _preparation(
+    producer: AIOKafkaProducer, works: Mapping[str, Work], background: Background
+) -> Callable[[Tell], Coroutine[Any, Any, None]]:
+    """The producer first: each of the works publishes, and so does what is consumed."""
+
+    async def prepare(_: Tell) -> None:
+        await connect(producer, what="notices")
+        for name, work in works.items():
+            background.start(name, work)
+
+    return prepare
 
 
 def _consumptions(
@@ -195,11 +149,6 @@ def _consumptions(
         consume_batches(broker, topic=topics.NOTICES, group=f"{GROUP}-notes", handler=noting.on_notices),
         consume_batches(broker, topic=topics.ALERTS, group=f"{GROUP}-alerts", handler=feed.on_alerts),
     )
-
-
-def _named(*names: str) -> list[Topic]:
-    table = {topic.name: topic for topic in (*TOPICS, *DEAD_LETTERS)}
-    return [table[name] for name in names]
 
 
 async def main() -> int:

@@ -13,13 +13,14 @@ from typing import Any
 import httpx2
 import pytest_asyncio
 
-from services.audit.app import SCHEMA, Audit, build
+from services.audit.app import SCHEMA, build
 from services.audit.settings import AuditSettings
 from services.dev.platform import Platform
 from shared import topics
 from shared.bus.cloudevents import decode, encode
 from shared.events.access import FIRST_PREV, AccessItem, AccessRecord, AccessSubject, Phase
 from shared.events.audit import AuditRecord
+from shared.replica import Replica
 from shared.serving import Background
 from tests.fakes.authorities import Bus, FakeGateway, now
 from tests.fakes.stages import Ground, ground
@@ -92,7 +93,7 @@ def item(*, reference: str = "reference/1", name: str = "hospital-a/db-url", exp
 class Running:
     """One replica at work."""
 
-    audit: Audit
+    audit: Replica
     http: httpx2.AsyncClient
 
     async def get(self, path: str, *, expect: int = 200, **query: Any) -> Any:

@@ -12,11 +12,12 @@ import httpx2
 import pytest_asyncio
 
 from services.dev.platform import Platform
-from services.notifier.app import SCHEMA, Notifier, build
+from services.notifier.app import SCHEMA, build
 from services.notifier.settings import NotifierSettings
 from shared import topics
 from shared.events.catalog import ReferenceState
 from shared.events.changes import Actor, Detection, PolicyAction, PolicyChange, VaultChange, VaultChangeKind
+from shared.replica import Replica
 from shared.serving import Background
 from tests.fakes.authorities import now
 from tests.fakes.stages import Ground, ground
@@ -30,7 +31,7 @@ TIGHT = {"gateway_bound_s": 3.0, "resolver_bound_s": 1.5, "clock_allowance_s": 0
 class Running:
     """One replica at work."""
 
-    notifier: Notifier
+    notifier: Replica
     http: httpx2.AsyncClient
 
     async def get(self, path: str, *, expect: int = 200, **query: Any) -> Any:
