@@ -7,14 +7,19 @@ and `read_secret_file` refuses one that others may read.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+_BROKER: Final = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+_BROKERS: Final = re.compile(rf"{_BROKER}(, *{_BROKER})*")
 
 
 class Mode(StrEnum):
@@ -73,6 +78,23 @@ class _Settings(BaseSettings):
             ) from None
 
 
+def _brokers(text: str) -> str:
+    # Looked at here, since a client would only fail at its first use, and with a stack trace.
+    if not _BROKERS.fullmatch(text):
+        raise ValueError("must be host:port, comma separated")
+    return text
+
+
+def _database_url(text: str) -> str:
+    try:
+        known = make_url(text).drivername == "postgresql+asyncpg"
+    except (ArgumentError, ValueError):
+        known = False
+    if not known:
+        raise ValueError("must look like postgresql+asyncpg://role@host/database")
+    return text
+
+
 class CommonSettings(_Settings):
     """What every service needs: where it runs, the broker, telemetry."""
 
@@ -80,7 +102,9 @@ class CommonSettings(_Settings):
 
     # The strict one: a setting that was forgotten loosens nothing.
     mode: Mode = Mode.PRODUCTION
-    kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma separated")
+    kafka_bootstrap: Annotated[str, AfterValidator(_brokers)] = Field(
+        "127.0.0.1:9092", description="host:port, comma separated"
+    )
     kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT")
     kafka_sasl_mechanism: str = "SCRAM-SHA-512"
     kafka_sasl_username: str = ""
@@ -110,7 +134,7 @@ class HttpSettings(_Settings):
 class DatabaseSettings(_Settings):
     """One PostgreSQL, one schema and one role per service. The URL carries no password."""
 
-    database_url: str = "postgresql+asyncpg://127.0.0.1/keyfob"
+    database_url: Annotated[str, AfterValidator(_database_url)] = "postgresql+asyncpg://127.0.0.1/keyfob"
     database_password_file: Path | None = None
     database_pool: int = Field(10, ge=1, le=200, description="connections")
 

@@ -96,6 +96,22 @@ class TestDatabase:
         assert CANARY not in str(url)
         assert CANARY not in repr(settings)
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "db",
+            "//db/keyfob",
+            "postgresql://db/keyfob",
+            "sqlite:///x",
+            f"postgresql+asyncpg://u:{CANARY}@db:port/x",
+        ],
+    )
+    def test_an_address_that_the_driver_can_not_use_is_answered_by_one_that_it_can(self, url: str) -> None:
+        with pytest.raises(Misconfigured, match=r"DATABASE_URL: must look like postgresql\+asyncpg://") as refused:
+            DatabaseSettings(database_url=url)
+        assert CANARY not in str(refused.value)
+
     def test_without_a_file_the_url_stays_as_it_is(self) -> None:
         assert DatabaseSettings(database_url="postgresql+asyncpg://h/d").database().password is None
 
@@ -116,6 +132,17 @@ class TestCommon:
         monkeypatch.setenv("KEYFOB_MODE", "development")
         monkeypatch.setenv("MODE", "production")
         assert CommonSettings().mode is Mode.DEVELOPMENT
+
+    @pytest.mark.parametrize("brokers", ["b", "b:9092", "b-1.example:9092,b-2.example:9092", "[::1]:9092, 10.0.0.1:1"])
+    def test_brokers_are_named_with_or_without_their_port(self, brokers: str) -> None:
+        assert CommonSettings(kafka_bootstrap=brokers).kafka_bootstrap == brokers
+
+    @pytest.mark.parametrize(
+        "brokers", ["", "b:abc", "b:1,", ",b:1", "kafka://b:1", "b:1 c:2", "b:", ":9092", "b:123456"]
+    )
+    def test_what_names_no_broker_is_answered_by_what_would(self, brokers: str) -> None:
+        with pytest.raises(Misconfigured, match="KEYFOB_KAFKA_BOOTSTRAP: must be host:port"):
+            CommonSettings(kafka_bootstrap=brokers)
 
     @pytest.mark.parametrize("name", ["a b", "a/b", "ä", "x" * 101, "a\n"])
     def test_the_name_of_a_replica_is_one_that_a_broker_takes(self, name: str) -> None:
