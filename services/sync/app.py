@@ -77,6 +77,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, egress: Egress) ->
     `session` fetches issuers' keys, `egress` reaches sources.
     """
     common, sync = settings.common, settings.sync
+    sync.check()
     engine = engine_for(sync.database(), schema=SCHEMA, pool=sync.database_pool)
     kafka = kafka_settings(common, client_id="keyfob-sync")
     relay = Relay(database=sync.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.CATALOG)
@@ -134,7 +135,7 @@ def _parts(settings: Settings, engine: AsyncEngine, readers: Mapping[str, Reader
         workers=sync.hint_workers,
     )
     keepers = Keepers(means, readers)
-    runs = RunDesk(PostgresRuns(engine, sessions), means, keepers)
+    runs = RunDesk(PostgresRuns(engine, sessions), means, keepers, at_once=sync.manual_syncs)
     connections = Connections(register=register, views=views, keepers=keepers, readers=readers, mode=mode)
     return _Parts(keepers, Desk(views=views, register=register, connections=connections, runs=runs))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from shared.config import DatabaseSettings, HttpSettings
+from shared.config import DatabaseSettings, HttpSettings, Misconfigured
 
 
 class SyncSettings(HttpSettings, DatabaseSettings):
@@ -32,4 +32,13 @@ class SyncSettings(HttpSettings, DatabaseSettings):
     hint_workers: int = Field(4, ge=1, description="hints of one source that are followed at the same time")
     looks: int = Field(10, ge=1, description="looks at the same time in all, each with a database connection")
     surveys: int = Field(4, ge=1, description="sweeps and manual syncs at the same time, each with a connection")
-    database_pool: int = Field(20, ge=4, le=200, description="connections; more than looks and surveys together")
+    manual_syncs: int = Field(2, ge=1, description="manual syncs worked on at the same time, each with a connection")
+    database_pool: int = Field(20, ge=4, le=200, description="connections; more than looks, surveys and manual syncs")
+
+    def check(self) -> None:
+        """`Misconfigured` if the parts of one replica could wait for each other's connections for ever."""
+        held = self.looks + self.surveys + self.manual_syncs
+        if self.database_pool <= held:
+            raise Misconfigured(
+                f"KEYFOB_SYNC_DATABASE_POOL must be more than {held}: looks, surveys and manual syncs hold one each."
+            )

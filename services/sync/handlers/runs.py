@@ -32,21 +32,20 @@ _AWAIT_S: Final = 0.1
 """Between looks at a run that a caller waits for."""
 
 
-AT_ONCE: Final = 2
-"""Syncs that are worked on together. Each holds a connection to the database, beside those of its surveys: many at
-once would leave none for looks, and each would wait for what the others hold."""
-
-
 class RunDesk:
     """Takes manual syncs and sees to it that they are done."""
 
-    def __init__(self, runs: Runs, means: Means, keepers: Keepers) -> None:
-        """Keep runs in `runs`, and survey the sources of `keepers` by their means."""
+    def __init__(self, runs: Runs, means: Means, keepers: Keepers, *, at_once: int) -> None:
+        """Keep runs in `runs`, and survey the sources of `keepers` by their means, `at_once` runs together.
+
+        Each run holds a connection beside those of its surveys. Without a bound, a few impatient operators would leave
+        none for looks, and every run would wait for what the others hold.
+        """
         self._runs = runs
         self._means = means
         self._keepers = keepers
         self._asked = asyncio.Event()
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Semaphore(at_once)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def ask(self, sources: Collection[str], *, asked_by: str) -> Run:
