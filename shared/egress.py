@@ -182,7 +182,7 @@ def guarded_session(
     """
     connector = aiohttp.TCPConnector(
         limit=connections,
-        ssl=ssl.create_default_context(cafile=ca_file),
+        ssl=_trusting(ca_file),
         socket_factory=Guard(mode).socket_for,
         use_dns_cache=False,
     )
@@ -195,6 +195,14 @@ def guarded_session(
         auto_decompress=False,
         trust_env=False,
     )
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        # Behind the system's own: given to the line above, the file would replace them.
+        context.load_verify_locations(ca_file)
+    return context
 
 
 @dataclass(frozen=True, slots=True)
