@@ -70,12 +70,14 @@ class PgJournal:
 
     async def _new(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those whose cause is not on record, each once, in their order."""
-        wanted = {(entry.cause.topic, entry.cause.key): entry for entry in reversed(entries)}
+        wanted: dict[tuple[str, str], Entry] = {}
+        for entry in entries:
+            wanted.setdefault((entry.cause.topic, entry.cause.key), entry)
         for topic in {topic for topic, _ in wanted}:
             keys = [key for of, key in wanted if of == topic]
             for found in await self._known(topic, keys):
                 del wanted[topic, found]
-        return list(reversed(wanted.values()))
+        return list(wanted.values())
 
     async def _known(self, topic: str, keys: Collection[str]) -> Mapping[str, str]:
         """The hashes of causes that are on record, by key. One parameter however many are asked for."""
@@ -205,7 +207,12 @@ class PgJournal:
 
 def _row(one: Opened | Echo) -> dict[str, Any]:
     """The fields as columns; `dataclasses.asdict` would copy each value, deeply."""
-    return {field.name: getattr(one, field.name) for field in fields(one)}
+    return {field.name: _column(getattr(one, field.name)) for field in fields(one)}
+
+
+def _column(value: Any) -> Any:
+    """PostgreSQL's text has no NUL: a name that holds one must not lose its record. The payload keeps it as it is."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 def _record_row(entry: Entry, record: AuditRecord, payload: bytes) -> dict[str, Any]:
@@ -215,9 +222,9 @@ def _record_row(entry: Entry, record: AuditRecord, payload: bytes) -> dict[str, 
         "cause_key": entry.cause.key,
         "at": entry.at,
         "action": entry.action,
-        "actor": entry.actor,
+        "actor": _column(entry.actor),
         "instance_id": entry.instance_id,
-        "instance_name": entry.instance_name,
+        "instance_name": _column(entry.instance_name),
         "payload": payload,
         "cause_hash": entry.cause.hash,
     }
@@ -229,7 +236,7 @@ def _mention_rows(record: AuditRecord) -> Iterable[dict[str, Any]]:
             "n": record.n,
             "position": position,
             "reference_id": reference.id,
-            "reference_name": reference.name,
+            "reference_name": _column(reference.name),
         }
 
 
