@@ -51,7 +51,7 @@ async def test_without_a_broker_resolves_are_refused_and_after_it_everything_goe
 
 
 async def _gone(attacked: Ordeal) -> None:
-    """Kill the broker; one that must save at its end, while nobody writes: it acknowledges to the last, and loses that."""
+    """Kill the broker. One that must save at its end acknowledges to the last, and loses that: nobody writes then."""
     stack = attacked.stage.stack
     broker = stack.platform.broker
     if broker.survives_kill:
