@@ -26,7 +26,7 @@ import aiohttp
 import psutil
 from yarl import URL
 
-from shared.config import Mode
+from shared.config import Misconfigured, Mode
 from shared.errors import BadRequest, cut
 
 Address = IPv4Address | IPv6Address
@@ -177,6 +177,8 @@ def guarded_session(
 ) -> aiohttp.ClientSession:
     """A session that connects only where it may. Call it inside the event loop; the caller closes it.
 
+    Raises `Misconfigured` for a `ca_file` without certificates.
+
     A bare session leaves two things to its caller: `allow_redirects=False`, and a bound on what is read. `Egress`
     does both.
     """
@@ -201,7 +203,10 @@ def _trusting(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
         # Behind the system's own: given to the line above, the file would replace them.
-        context.load_verify_locations(ca_file)
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:
+            raise Misconfigured(f"{ca_file} holds no certificates: {cut(error.strerror)}.") from None
     return context
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from pathlib import Path
 
+import aiohttp
 import pytest
 
-from shared.config import Mode
-from shared.egress import AddressRefused, Guard, Origin, own_addresses, refusal
+from shared.config import Misconfigured, Mode
+from shared.egress import AddressRefused, Egress, Guard, Origin, guarded_session, own_addresses, refusal
 from shared.errors import BadRequest
 
 NEVER = [
@@ -103,3 +105,26 @@ def test_plain_http_is_refused_outside_development() -> None:
 def test_a_port_that_nobody_can_listen_on_is_not_taken_for_the_usual_one() -> None:
     with pytest.raises(BadRequest):
         Origin.parse("https://vault:0", mode=Mode.PRODUCTION)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+async def test_a_file_without_certificates_ends_the_start_by_its_name(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Misconfigured, match=str(file)):
+        guarded_session(mode=Mode.PRODUCTION, ca_file=file)
+
+
+async def test_a_session_is_used_inside_its_block() -> None:
+    with pytest.raises(RuntimeError, match="enter the Egress first"):
+        await Egress(mode=Mode.PRODUCTION).request("GET", "https://vault")
+
+
+async def test_what_goes_out_carries_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://evil.example:1")
+    async with guarded_session(mode=Mode.PRODUCTION) as session:
+        assert not session.trust_env
+        assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
+        assert not session.auto_decompress
+        assert session.headers["Accept-Encoding"] == "identity"

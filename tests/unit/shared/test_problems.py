@@ -242,6 +242,7 @@ def test_waiting_is_told_only_where_it_helps() -> None:
 
 def test_who_proves_no_identity_is_told_how_to() -> None:
     assert problem_response(Unauthenticated("x")).headers["www-authenticate"] == "Bearer"
+    assert "www-authenticate" not in problem_response(Forbidden("x")).headers
 
 
 class TestBodyLimit:
