@@ -40,6 +40,10 @@ class FakeTopic:
     partitions: set[int] | None = field(default_factory=lambda: {0})
     away: bool = False
     starts: int = 0
+    stops: int = 0
+    unanswered: bool = False
+    """Whether the broker takes connections and says nothing."""
+
     fetch_at_most: int = 1_000
     fetches_left: int | None = None
     """After so many fetches with records there are none, although records lie there."""
@@ -87,9 +91,12 @@ class FakeConsumer:
         """Connect."""
         self._topic.starts += 1
         self._answer()
+        if self._topic.unanswered:
+            await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Disconnect."""
+        self._topic.stops += 1
 
     def partitions_for_topic(self, _: str) -> set[int] | None:
         """None when the topic is missing or its metadata may not be read."""

@@ -176,6 +176,33 @@ async def test_the_end_can_not_be_asked_before_it_is_open(topic: FakeTopic) -> N
         await reader_of(topic).end_offset()
 
 
+async def test_whoever_gives_up_opening_leaves_no_connection_behind(topic: FakeTopic) -> None:
+    topic.unanswered = True
+    opening = asyncio.create_task(reader_of(topic).open())
+    await until(lambda: topic.starts)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert topic.stops == 1
+
+
+async def test_where_nothing_moved_there_is_nothing_to_say(topic: FakeTopic) -> None:
+    stream = reads(reader_of(topic))
+    await anext(stream)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(stream), 0.05)
+
+
+async def test_closing_what_is_not_open_changes_nothing(topic: FakeTopic) -> None:
+    reader = reader_of(topic)
+    await reader.close()
+    assert (reader.position, topic.stops) == (-1, 0)
+    await reader.open()
+    await reader.close()
+    await reader.close()
+    assert topic.stops == 1
+
+
 async def test_closing_and_opening_goes_on_at_the_same_place(topic: FakeTopic) -> None:
     reader = reader_of(topic)
     await first(reader)
