@@ -19,6 +19,7 @@ from services.audit.domain.ports import Clock, LeaseQuery, LeaseView, RecordQuer
 from shared.administration import AdminGuard, Role
 from shared.events.audit import AuditAction, AuditRecord
 
+# One page of an export too: what one transaction reads and one answer holds in memory.
 PAGE_LIMIT: Final = 1000
 _PLAIN: Final = r"^[^\x00-\x1f]+$"
 """A name or id, without control characters."""
@@ -31,6 +32,7 @@ _CSV_COLUMNS: Final = (
     "log", "n", "at", "action", "decision", "reason", "actor", "actor_idp", "context", "instance_name",
     "server_name", "references", "entity_id", "detail", "trace_id",
 )  # fmt: skip
+# As OWASP lists them; tab and carriage return count, since spreadsheets skip them.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -148,6 +150,7 @@ def _lease_routes(router: APIRouter, begin: Transaction, clock: Clock) -> None:
         limit: Limit = 100,
     ) -> LeasePage:
         """Leases: those that somebody may hold now, or all of them."""
+        # One moment for both questions: given by then, and not over by then.
         at = clock() if open else None
         query = LeaseQuery(
             reference=reference, instance=instance, given_by=at, open_at=at, after=after or "", limit=limit
@@ -164,9 +167,12 @@ def _lease_routes(router: APIRouter, begin: Transaction, clock: Clock) -> None:
         until: AwareDatetime | None = None,
     ) -> WhoDid:
         """Everybody who held a value of a reference at some time between, by name or id."""
+        # The whole history is folded page by page: what is kept in memory grows with people and places, not with
+        # releases.
         query = LeaseQuery(reference=reference, since=since, until=until, given_by=clock(), limit=PAGE_LIMIT)
         uses: dict[tuple[str, ...], Use] = {}
         async for view in _all_leases(begin, query):
+            # The resolver says itself that nothing went out; any other end means that the value was there until then.
             if view.why != ABANDONED:
                 _count(uses, view.opened)
         return WhoDid(reference=reference, items=tuple(uses.values()))
@@ -186,6 +192,7 @@ async def _all(begin: Transaction, query: RecordQuery) -> AsyncIterator[AuditRec
 
 
 def _export(begin: Transaction, query: RecordQuery, kind: Format) -> StreamingResponse:
+    # The page's limit is for lists; an export that silently ended after a hundred records would be believed.
     query = replace(query, limit=PAGE_LIMIT)
     if kind == "jsonl":
         lines = (record.to_json() + b"\n" async for record in _all(begin, query))
@@ -224,6 +231,7 @@ async def _all_leases(begin: Transaction, query: LeaseQuery) -> AsyncIterator[Le
 
 
 def _count(uses: dict[tuple[str, ...], Use], lease: Opened) -> None:
+    # With the provider: the same name at two of them is two people.
     key = (lease.subject_idp, lease.subject, lease.context, lease.instance_id, lease.server_id)
     seen = uses.get(key)
     if seen is not None:

@@ -80,8 +80,10 @@ def build(
     kafka = kafka_settings(common, client_id="keyfob-audit")
     engine = engine_for(settings.database(), schema=SCHEMA, pool=settings.database_pool)
     begin = transactions(sessions_for(engine), CommitLog(schema=SCHEMA, source=SOURCE, state=False))
+    # Without alarms of its own: the notifier reads the same records and tells people once.
     directory = InstanceDirectory(kafka)
     authority = pinned_authority(common.policy_key, setting="KEYFOB_POLICY_KEY")
+    # A key for all: one log is one partition, and so one order.
     relay = Relay(database=settings.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.AUDIT, log_key=LOG)
 
     broker = effects_broker(kafka)

@@ -75,12 +75,15 @@ class AccessTrail:
         """Record them. Raises `Unreadable` for one that is no access record."""
         read = [Read(decode(message, AccessRecord), payload_hash(message.value)) for message in messages]
         async with self.begin() as journal:
+            # Locked: a rebalance may hand the same partition to another replica while this one still works on it.
             heads = dict(await journal.heads({one.record.stream for one in read}))
+            # Only those can be on record already, so the usual batch asks for none.
             behind = [one.key for one in read if one.record.n <= heads.get(one.record.stream, BEFORE_FIRST).n]
             recorded = dict(await journal.hashes(behind)) if behind else {}
             entries, facts = self._judge(read, heads, recorded)
             await journal.write(entries)
             await journal.apply(facts)
+            # With the records, in one transaction: a head that ran ahead of them would call the rest missing.
             await journal.keep_heads(heads)
         return Ack()
 
@@ -103,6 +106,7 @@ class AccessTrail:
                     entries.append(self._alarm(record, reason, detail))
                 case Continues(head):
                     pass
+            # Within a batch too: a repetition or a fork may stand right behind its original.
             heads[record.stream], recorded[one.key] = head, one.digest
             entries.append(access_entry(record, digest=one.digest))
             facts += facts_of(record)
@@ -157,12 +161,14 @@ class ReceiptTrail:
 
     async def on_receipts(self, messages: tuple[Message, ...]) -> Outcome:
         """Record them. Raises `Unreadable` for a gateway's receipt that is none."""
+        # Most receipts are heartbeats, one a second and instance: they are left before any signature is looked at.
         said = [
             (message, receipt)
             for message in messages
             if message.type == GatewayReceipt.TYPE
             and ((receipt := decode(message, GatewayReceipt)).ended or receipt.released)
         ]
+        # Asked once for a whole batch: strangers must not make each of their receipts a question to the broker.
         if any(self.instances.signer_of(receipt.instance_id) is None for _, receipt in said):
             # Perhaps it was enrolled a moment ago.
             await self.instances.caught_up()
@@ -180,10 +186,12 @@ class ReceiptTrail:
         return Genuine(receipt, signer.name, trace_id_of(message))
 
     async def _record(self, journal: Journal, genuine: list[Genuine]) -> None:
+        # The receipt names only ids; whose lease it was and for what stands in the record that opened it.
         leases = await journal.opened({ended.lease_id for one in genuine for ended in one.receipt.ended})
         entries = [entry for one in genuine for entry in one.entries(leases)]
         echoes = [echo for one in genuine for echo in echoes_of(one.receipt)]
         compared = compare(echoes, await journal.hashes({echo.key for echo in echoes}))
+        # Contradictions at once; what is missing may only be late, since the topics are different ones (`watching`).
         await journal.write([*entries, *map(contradiction, compared.contradicted)])
         await journal.apply([fact for one in genuine for fact in one.facts()])
         await journal.await_records(compared.missing, since=self.clock())

@@ -52,11 +52,13 @@ class PgJournal:
         """
         if not entries:
             return 0
+        # Read committed: what is looked for after the lock includes what the one who held it before wrote.
         last = (await self._session.execute(select(counter.c.n).with_for_update())).scalar_one()
         new = await self._new(entries)
         if not new:
             return 0
         numbered = [(entry, entry.numbered(LOG, n)) for n, entry in enumerate(new, last + 1)]
+        # Through the outbox: topic and database hold the same bytes, or neither has the record.
         payloads = await self._publish([record for _, record in numbered])
         rows = [
             _record_row(entry, record, payload) for (entry, record), payload in zip(numbered, payloads, strict=True)
@@ -99,6 +101,7 @@ class PgJournal:
 
     async def await_records(self, awaited: Sequence[Echo], *, since: datetime) -> None:
         """Remember that instances were told of records that are not here, or not yet."""
+        # Two replicas that insert the same rows in different orders would wait for each other (deadlock).
         in_one_order = sorted(awaited, key=lambda one: (one.key, one.hash, one.instance_id))
         rows = [_row(one) | {"since": since} for one in in_one_order]
         if rows:
@@ -111,6 +114,7 @@ class PgJournal:
             .where(echoes.c.since < before)
             .order_by(echoes.c.since)
             .limit(limit)
+            # Replicas share the work instead of waiting for each other over the same rows.
             .with_for_update(skip_locked=True)
         )
         return [Echo(**row) for row in (await self._session.execute(query)).mappings()]
@@ -131,6 +135,7 @@ class PgJournal:
 
     async def heads(self, streams_wanted: Collection[str]) -> Mapping[str, Head]:
         """The newest record seen of each of these streams, locked until the transaction ends."""
+        # Locks in one order, for the same reason as in `await_records`.
         query = select(streams.c.stream, streams.c.n, streams.c.hash).where(streams.c.stream.in_(streams_wanted))
         rows = await self._session.execute(query.order_by(streams.c.stream).with_for_update())
         return {row.stream: Head(row.n, row.hash) for row in rows}
@@ -142,7 +147,10 @@ class PgJournal:
         statement = insert(streams)
         newer = {"n": statement.excluded.n, "hash": statement.excluded.hash}
         statement = statement.on_conflict_do_update(
-            index_elements=[streams.c.stream], set_=newer, where=streams.c.n < statement.excluded.n
+            # Never back: a record that came late must not make those behind it look repeated.
+            index_elements=[streams.c.stream],
+            set_=newer,
+            where=streams.c.n < statement.excluded.n,
         )
         rows = [{"stream": stream, "n": head.n, "hash": head.hash} for stream, head in sorted(heads.items())]
         await self._session.execute(statement, rows)
@@ -150,6 +158,7 @@ class PgJournal:
     async def apply(self, facts: Iterable[LeaseFact]) -> None:
         """Open and end leases. A release is never taken back by an authorisation that is delivered again."""
         opened: dict[str, Opened] = {}
+        # By who said so as well: a word about somebody else's lease must not stand in the way of the holder's own.
         ended: dict[tuple[str, str], Ended] = {}
         for fact in facts:
             match fact:
@@ -168,7 +177,10 @@ class PgJournal:
         statement = insert(leases)
         confirmed = {"version": statement.excluded.version, "released": statement.excluded.released}
         statement = statement.on_conflict_do_update(
-            index_elements=[leases.c.lease_id], set_=confirmed, where=statement.excluded.released
+            # Only a release changes a lease that is there; an authorisation that is read again knows less.
+            index_elements=[leases.c.lease_id],
+            set_=confirmed,
+            where=statement.excluded.released,
         )
         await self._session.execute(statement, [_row(one) for one in opened])
 
@@ -179,6 +191,7 @@ class PgJournal:
             {"lease_id": one.lease_id, "instance_id": one.instance_id or "", "at": one.at, "why": one.why}
             for one in ended
         ]
+        # The first word stands: a receipt that is repeated later must not move the end.
         await self._session.execute(insert(endings).on_conflict_do_nothing(), rows)
 
     async def records(self, query: RecordQuery) -> list[AuditRecord]:
@@ -190,6 +203,7 @@ class PgJournal:
     async def leases(self, query: LeaseQuery) -> list[LeaseView]:
         """The leases that were asked for, by id. Only the instance that a lease is for, or the resolver, ends it."""
         ours = or_(endings.c.instance_id == leases.c.instance_id, endings.c.instance_id == "")
+        # Beside the lease and not in it: an end may be read before the lease that it ends.
         end = (
             select(func.min(endings.c.at).label("at"), func.min(endings.c.why).label("why"))
             .where(endings.c.lease_id == leases.c.lease_id, ours)
@@ -263,6 +277,7 @@ def _lease_conditions(query: LeaseQuery, ended_at: ColumnElement[Any]) -> Iterab
     if query.instance is not None:
         yield or_(leases.c.instance_id == query.instance, leases.c.instance_name == query.instance)
     if query.since is not None:
+        # least() passes over null: a lease without an end counts until it expires.
         yield func.least(leases.c.expires_at, ended_at) > query.since
     if query.until is not None:
         yield leases.c.opened_at < query.until

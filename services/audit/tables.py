@@ -49,6 +49,7 @@ records: Final = Table(
     Column("instance_name", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("cause_hash", Text, nullable=False, comment="of an access record's payload; empty for other causes"),
+    # The last line against recording twice, should the counter's lock ever be bypassed.
     UniqueConstraint("cause_topic", "cause_key"),
     Index("records_by_time", "at"),
     Index("records_by_actor", "actor", "n"),

@@ -18,6 +18,7 @@ from services.audit.domain.echoes import Compared, compare, contradiction, loss
 from services.audit.domain.ports import AccessProgress, Clock, Transaction
 from shared.bus.outages import is_outage
 
+# A transaction of this size takes milliseconds; others wait for the counter as long.
 AT_ONCE: Final = 1_000
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ class EchoWatch:
             try:
                 mark = await self.look(mark)
             except Exception as error:
+                # Wrong and not away: end the process rather than stay blind to losses.
                 if not is_outage(error):
                     raise
                 _log.warning("echoes not compared", error=type(error).__name__)
@@ -58,6 +60,7 @@ class EchoWatch:
             return await self._mark()
         if not await self.progress.reached(mark.ends):
             return mark
+        # Before settling: should the broker go away here, the same mark is looked at again.
         following = await self._mark()
         while await self._settle(mark.at) == AT_ONCE:
             continue

@@ -70,15 +70,7 @@ def build(
     kafka = _kafka(settings, common, identity)
     producer = kafka.repeating_producer()
     instance = _instance(identity, settings, common, kafka, producer, post)
-    limits = Limits(
-        start_s=settings.start_s,
-        stop_s=settings.stop_s,
-        drain_s=settings.drain_s,
-        line_limit=settings.line_limit,
-        command_path=settings.command_path,
-        scratch_dir=settings.scratch_dir,
-        mode=common.mode,
-    )
+    limits = _limits(settings, common)
 
     def start_upstream(holding: Holding) -> Upstream:
         return Upstream(holding.server.definition, holding.values, limits)
@@ -89,6 +81,7 @@ def build(
         upstream_limit=settings.upstream_limit,
         one_subject=common.mode is Mode.PRODUCTION and not settings.unsafe_shared_uid,
     )
+    # The SDK keeps sessions; whose they are it learns from the user that the edge puts into each request.
     manager = StreamableHTTPSessionManager(
         Proxy(seats).server(),
         session_idle_timeout=settings.session_idle_s,
@@ -98,12 +91,14 @@ def build(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Not awaited: readiness must be able to say that the broker is away.
         background.start("instance", lambda: _run(instance, producer))
         background.start("seats", lambda: seats.tend(idle_s=settings.idle_s))
         try:
             async with manager.run():
                 yield
         finally:
+            # Servers first, then the receipt that says so, and only then whatever carries receipts.
             await seats.close(within_s=settings.stop_s + 3)
             await _say_goodbye(instance)
             await background.stop()
@@ -116,6 +111,18 @@ def build(
     edge = Edge(seats, manager.handle_request, body_limit=settings.body_limit, session_limit=settings.session_limit)
     app.mount("/mcp", edge)
     return Gateway(app, instance, seats)
+
+
+def _limits(settings: GatewaySettings, common: CommonSettings) -> Limits:
+    return Limits(
+        start_s=settings.start_s,
+        stop_s=settings.stop_s,
+        drain_s=settings.drain_s,
+        line_limit=settings.line_limit,
+        command_path=settings.command_path,
+        scratch_dir=settings.scratch_dir,
+        mode=common.mode,
+    )
 
 
 def _application(lifespan: Any, readiness: Readiness) -> FastAPI:
@@ -165,6 +172,7 @@ def _instance(  # noqa: PLR0917
 
 def _kafka(settings: GatewaySettings, common: CommonSettings, identity: Identity) -> KafkaSettings:
     bootstrap = settings.kafka_bootstrap or identity.enrolled.bootstrap.get("broker") or common.kafka_bootstrap
+    # The enrolment may know better than the machine's own settings: it was written by who runs the installation.
     named = common.model_copy(update={"kafka_bootstrap": bootstrap})
     return kafka_settings(named, client_id=f"gateway-{settings.name}")
 
@@ -215,6 +223,7 @@ async def main() -> int:
     settings, common = GatewaySettings(), CommonSettings()
     telemetry.configure("gateway")
     _quiet_libraries()
+    # Before there is anything to dump, keys included.
     disable_core_dumps()
     background = Background()
     # Before there is an identity: two that start at once in an empty directory must not both enrol.

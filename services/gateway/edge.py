@@ -70,16 +70,21 @@ class Edge:
     async def _prepare(self, scope: Scope, receive: Receive) -> Receive | None:
         if scope["method"] not in METHODS:
             raise MethodRefused("MCP uses GET, POST and DELETE.")
+        # Headers before the body: who brings no token does not get to send megabytes.
         claim = Claim(token_of(scope["headers"]), wanted_of(scope["raw_path"], scope["headers"]))
         body = await _read(receive, self._body_limit)
         if body is None:
             return None
         if scope["method"] == "POST":
+            # Before a seat: for rubbish nobody is given a value.
             check_message(body)
             seat = await self._seats.seat(claim)
+            # For good: this agent may come back without a session, so the end of another one's is not the end of its
+            # use.
             seat.stateless |= _version(scope) in MODERN_PROTOCOL_VERSIONS
             caller = seat.running.load.caller
         else:
+            # Listening and closing need no value, and must not start a server.
             caller = await self._seats.caller(claim)
         scope["user"] = _owner(caller, claim.wanted)
         scope[CLAIM] = claim
@@ -97,6 +102,7 @@ class Edge:
 
     def _learn(self, scope: Scope, answered: Headers) -> None:
         asked, given = (_header(headers, SESSION_ID) for headers in (scope["headers"], answered))
+        # Only what the SDK answered counts: a session that it refused was never opened.
         if scope["method"] == "POST" and asked is None and given is not None:
             self._sessions.opened(given, scope[CLAIM].key)
         elif scope["method"] == "DELETE" and asked is not None:
@@ -115,6 +121,7 @@ def _version(scope: Scope) -> str | None:
 
 def _owner(caller: Caller, wanted: Wanted) -> AuthenticatedUser:
     """Whom the SDK ties a session to: subject, identity provider and target."""
+    # With the target: a session opened for one context must not answer for another.
     target = repr((wanted.server, wanted.context, wanted.choices))
     return AuthenticatedUser(
         AccessToken(token="", client_id=target, scopes=[], subject=caller.subject, claims={"iss": caller.idp_id})

@@ -66,6 +66,7 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL to the whole group, now; `end` still has to be awaited."""
+        # A number that was reaped may belong to somebody else by now.
         if not self._ended:
             _signal_group(self.pid, signal.SIGKILL)
 
@@ -124,7 +125,9 @@ async def start(launch: Launch) -> Child:
             stderr=asyncio.subprocess.PIPE,
             env=dict(launch.environment),
             cwd=directory,
+            # A group of its own: everything that it starts can be signalled with it.
             start_new_session=True,
+            # Nothing public offers PR_SET_PDEATHSIG; a gateway that is killed can't clean up after itself.
             preexec_fn=_die_with_parent(),
             limit=launch.line_limit,
         )
@@ -137,6 +140,7 @@ async def start(launch: Launch) -> Child:
 
 def find_program(command: str, command_path: str) -> str:
     """The absolute path of a program; `Unavailable` if there is none. A relative path is never meant."""
+    # Relative to what? The child's directory is empty, and ours is nobody's business.
     found = command if command.startswith("/") else None
     if "/" not in command:
         found = shutil.which(command, path=command_path)
@@ -148,6 +152,7 @@ def find_program(command: str, command_path: str) -> str:
 async def _count(process: asyncio.subprocess.Process) -> int:
     """Keep stderr flowing; returns how many bytes there were."""
     read = 0
+    # A full pipe would stop the server in the middle of its work.
     while process.stderr is not None and (chunk := await process.stderr.read(CHUNK)):
         read += len(chunk)
     return read
@@ -162,6 +167,7 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def ask_kernel() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # The parent may have died between fork and prctl: then no signal would ever come.
         if os.getppid() != parent:
             os._exit(1)
 
@@ -178,6 +184,7 @@ def _group_alive(group: int) -> bool:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
+    # It exists and changed its user: not gone.
     except PermissionError:
         return True
     return True

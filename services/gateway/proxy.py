@@ -96,6 +96,7 @@ class Proxy:
         async with self._upstream(ctx) as session:
             request = _Raw(method=ctx.method, params=_passed_on(ctx.params))
             wants_progress = PROGRESS_TOKEN in ((ctx.params or {}).get("_meta") or {})
+            # Here only: our own span around it stays, and knows nothing of what is said.
             with _untraced():
                 answer = await session.send_request(
                     request, _Result, progress_callback=ctx.session.report_progress if wants_progress else None
@@ -113,6 +114,7 @@ class Proxy:
 
     async def _introduce(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Let the handshake show the upstream's own name, abilities and instructions."""
+        # The SDK negotiates the revision for its own leg; only what the server says about itself is exchanged.
         result = await call_next(ctx)
         if ctx.method != "initialize" or not isinstance(result, dict):
             return result
@@ -137,6 +139,7 @@ class Proxy:
     @asynccontextmanager
     async def _upstream(self, ctx: Context) -> AsyncIterator[ClientSession]:
         """The session of this request's seat; every failure becomes an error that is safe to show."""
+        # From the request and not from the session: each request stands on the token that it brings itself.
         claim = ctx.request.scope.get(CLAIM) if ctx.request is not None else None
         if not isinstance(claim, Claim):
             raise MCPError(types.INTERNAL_ERROR, "The request was not authenticated.")
@@ -152,6 +155,7 @@ class Proxy:
             _log.warning("upstream broke the protocol", method=ctx.method)
             raise MCPError(types.INTERNAL_ERROR, "The MCP server's answer breaks the protocol.") from None
         except MCPError as error:
+            # To the agent it is one more refusal, with a way on; the SDK's words would end its session.
             if error.code == types.CONNECTION_CLOSED:
                 raise MCPError(REFUSED, "The MCP server has just ended; ask again.") from None
             raise
@@ -176,6 +180,7 @@ def _capabilities(session: ClientSession) -> types.ServerCapabilities:
     """The upstream's abilities, as far as they are passed on."""
     own = session.server_capabilities or types.ServerCapabilities()
     return types.ServerCapabilities(
+        # Nothing that is announced by the server reaches an agent, so no agent may be promised it.
         tools=types.ToolsCapability(list_changed=False) if own.tools else None,
         prompts=types.PromptsCapability(list_changed=False) if own.prompts else None,
         resources=types.ResourcesCapability(list_changed=False, subscribe=False) if own.resources else None,

@@ -27,16 +27,19 @@ UNAUTHORIZED: Final = 401
 
 def refusal_response(refusal: KeyfobError | Refused, headers: Iterable[tuple[bytes, bytes]]) -> Response:
     """The whole answer to a request with these headers."""
+    # A resolver's bytes as they came: built anew, absent and not yours might differ in a blank.
     body = refusal.body if isinstance(refusal, Refused) else problem_body(refusal)
     extra = {}
     if (retry_after := _retry_after(refusal)) is not None:
         extra["Retry-After"] = retry_after
+    # RFC 9110, section 15.5.2: a 401 must name a scheme.
     if refusal.status == UNAUTHORIZED:
         extra["WWW-Authenticate"] = "Bearer"
     if not _reads_json_rpc_only(headers):
         return Response(body, refusal.status, extra, MEDIA_TYPE)
     document = orjson.loads(body)
     error = {"code": REFUSED, "message": refusal.detail, "data": document}
+    # No id: refused before anybody read which request it was.
     merged = {**document, "jsonrpc": "2.0", "id": None, "error": error}
     return Response(orjson.dumps(merged), refusal.status, extra, "application/json")
 

@@ -32,6 +32,7 @@ from shared.events.definitions import StdioServer
 from shared.events.receipts import LeaseEnd
 
 TRIES: Final = 3
+# A tenth of fifteen minutes leaves a resolver that is away time to come back.
 RENEW_BEFORE: Final = 0.1
 """Part of a lease's time that is left when it is renewed on use."""
 
@@ -145,6 +146,7 @@ class Seats:
     async def caller(self, claim: Claim) -> Caller:
         """Whose token it is. The resolver says so; what it said counts until the token expires."""
         known = self._callers.get(claim.key.token_digest)
+        # The wall clock: a token's end is a date.
         if known is not None and known[1] > time.time():
             return known[0]
         return (await self.seat(claim)).running.load.caller
@@ -171,6 +173,7 @@ class Seats:
     async def call(self, claim: Claim) -> AsyncIterator[ClientSession]:
         """The session for one call; `Ended` if the right to it ends meanwhile."""
         seat = await self.seat(claim)
+        # Of its own for each call: who loses the right to call must not disturb others on the same server.
         with anyio.CancelScope() as scope:
             seat.calls.add(scope)
             try:
@@ -187,6 +190,7 @@ class Seats:
             seat = self._by_lease.get(one.lease.id)
             if seat is None:
                 continue
+            # A version is replaced for the whole server; a right ends for one seat.
             if one.urgency is Urgency.DRAIN:
                 self._drain(seat.running, one.why)
             else:
@@ -199,6 +203,7 @@ class Seats:
             return
         running = seat.running
         self._leave(seat)
+        # The value stays there for others, under leases of theirs.
         if running.seats:
             running.left.remove(seat)
             self._end((seat,), LeaseEnd.SESSION)
@@ -259,12 +264,15 @@ class Seats:
         """Give the holding a seat: on the upstream that carries the same already, or on a new one."""
         load = Load.of(holding)
         running = self._running.get(load)
+        # One that drains carries the same, but was told to take nobody any more.
         if running is None or not running.upstream.takes_calls:
             running = self._start(load, holding)
+        # The process has the value already.
         else:
             holding.wipe()
         self._callers[key.token_digest] = (load.caller, holding.subject_expires_at)
         seat = Seat(key, holding, running, renew_at=_renew_at(holding, self._instance.clock()))
+        # Entered before the old one leaves, so that an upstream that both share never looks empty in between.
         before = self._seats.pop(key, None)
         self._seats[key] = seat
         running.seats.add(seat)
@@ -294,6 +302,7 @@ class Seats:
             raise
         self._running[load] = running
         self._alive.add(running)
+        # A task of the tables and not of the request: an agent that goes away must not end other people's server.
         task = asyncio.create_task(self._live(running), name="upstream")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -325,6 +334,7 @@ class Seats:
         if self._running.get(running.load) is running:
             del self._running[running.load]
             running.why = why
+        # Their leases go on until the process is gone: it holds the value, whoever may call it.
         for seat in list(running.seats):
             self._leave(seat)
 

@@ -26,12 +26,14 @@ class Sessions:
         """An agent opened a session."""
         self._seats[session_id] = key
         self._count[key] += 1
+        # The oldest: an agent that crashed never closes anything.
         if len(self._seats) > self._limit:
             self._forget(next(iter(self._seats)))
 
     def closed(self, session_id: str) -> SeatKey | None:
         """An agent closed a session; the seat if it was the seat's last."""
         key = self._forget(session_id)
+        # Only the last one: others of the same token still use the server.
         return key if key is not None and key not in self._count else None
 
     def _forget(self, session_id: str) -> SeatKey | None:

@@ -31,6 +31,7 @@ async def speak(child: Child, *, on_silence: Callable[[], None]) -> AsyncIterato
 
     Leaving does not end the child: whoever started it does.
     """
+    # Without a buffer: a server that floods is held up by its own pipe, not kept in our memory.
     arrived, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, leaving = anyio.create_memory_object_stream[SessionMessage](0)
     async with arrived, incoming, outgoing, leaving, anyio.create_task_group() as tasks:
@@ -58,6 +59,7 @@ async def _listen(
                 await arrived.send(SessionMessage(message))
     if unreadable:
         _log.info("lines were not messages", pid=child.pid, lines=unreadable)
+    # A server whose output ended answers nobody: its calls must not wait for a time limit.
     on_silence()
 
 
@@ -66,6 +68,7 @@ async def _lines(child: Child) -> AsyncIterator[bytes]:
     while stdout is not None:
         try:
             line = await stdout.readline()
+        # asyncio drops what it could not take, so what follows would begin in the middle of a message.
         except ValueError:
             _log.warning("message too long", pid=child.pid)
             return

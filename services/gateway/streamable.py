@@ -67,10 +67,13 @@ class Injecting(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """One request. The credential is added after everything that could log or repeat it."""
+        # The SDK builds requests from what the server says (endpoints, links): none of that gets a credential.
         if request.url != self._place.url:
             message = "not the place that the definition names"
             raise httpx2.RequestError(message, request=request)
         own = [(credential.header.encode(), credential.text()) for credential in self._credentials]
+        # Connected to the address that was looked at, and verified by the name (`sni_hostname`): a second look-up could
+        # lead elsewhere (DNS rebinding).
         sent = httpx2.Request(
             request.method,
             self._place.pinned,
@@ -86,6 +89,7 @@ class Injecting(httpx2.AsyncBaseTransport):
             raise
         if _is_over(request, response):
             self._on_gone()
+        # Neither the SDK nor an agent learns of it: it may name a place inside the network.
         response.headers.pop("location", None)
         return response
 
@@ -112,6 +116,7 @@ async def locate(url: str, mode: Mode) -> Place:
         found = await asyncio.get_running_loop().getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
     except OSError:
         raise Unavailable("The MCP server's host is not known.") from None
+    # Looked up each time: a machine gets addresses while it runs.
     own = own_addresses()
     for *_, target in found:
         if refusal(ipaddress.ip_address(target[0]), mode=mode, own=own) is None:
@@ -136,6 +141,7 @@ async def connect(
     transport: httpx2.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[tuple[Any, Any]]:
     """The streams of a session with the server at `url`; `transport` replaces the network in tests."""
+    # Before the first byte goes out: a library that refuses a header quotes it.
     for credential in credentials:
         credential.check()
     place = await locate(url, mode)

@@ -32,6 +32,7 @@ def wanted_of(raw_path: bytes, headers: Headers) -> Wanted:
     named = {_text(value) for name, value in pairs if name == CONTEXT}
     if context is not None:
         named.add(context)
+    # Silently preferring one would give an agent another hospital than it believes to be in.
     if len(named) > 1:
         raise BadRequest("The request names two contexts.")
     choices = [_choice(_text(value)) for name, value in pairs if name == CHOICE]
@@ -42,6 +43,7 @@ def wanted_of(raw_path: bytes, headers: Headers) -> Wanted:
 
 def token_of(headers: Headers) -> str:
     """The token of the one `Authorization: Bearer …` header (RFC 6750); `Unauthenticated` without."""
+    # Exactly one: of two, a proxy in front may have checked the other.
     found = [value for name, value in headers if name == b"authorization"]
     scheme, _, token = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
     if scheme.lower() != b"bearer" or not token.strip() or len(token) > LARGEST_TOKEN or not token.isascii():

@@ -117,6 +117,7 @@ class Upstream:
     def kill(self) -> None:
         """End it at once: the process group gets SIGKILL before this returns."""
         self._grace_s = 0.0
+        # Not left to the task that owns it, which may be busy: SIGKILL is out when this returns.
         if self._child is not None:
             self._child.kill()
         self.stop()
@@ -128,6 +129,7 @@ class Upstream:
     @asynccontextmanager
     async def call(self) -> AsyncIterator[ClientSession]:
         """The session, for one call; `Unavailable` when the server did not start."""
+        # Counted before it is ready: who waits for the start keeps the server from looking idle.
         self._calls += 1
         self._quiet.clear()
         try:
@@ -159,6 +161,7 @@ class Upstream:
             line_limit=self._limits.line_limit,
         )
         self._child = await processes.start(launch)
+        # Python can't wipe text; nothing of ours keeps it any longer than the kernel needed.
         environment.clear()
         self._wipe()
         try:
@@ -183,6 +186,8 @@ class Upstream:
 
     async def _serve(self, session: ClientSession) -> None:
         async with session:
+            # Beside the stop and not before it: a revocation must not wait for a server that thinks about its
+            # handshake.
             opening = asyncio.create_task(_shake_hands(session))
             stopped = asyncio.create_task(self._stop.wait())
             try:

@@ -14,6 +14,7 @@ from services.notifier.domain.ports import Clock, Publish
 from shared.events.alerts import Alert
 
 MOST_WAITING: Final = 1_000
+# Only against repetition within this process: the alert's id makes repetitions of other replicas harmless.
 REMEMBERED: Final = 10_000
 AGAIN_AFTER_S: Final = 1.0
 
@@ -34,10 +35,12 @@ class Alarm:
         if alert.id in self._raised:
             return
         _log.warning("alert", kind=alert.kind, concerns=alert.concerns, summary=alert.summary)
+        # Whoever finds something out reads a topic or writes a projection: waiting for the broker here would stop it.
         try:
             self._waiting.put_nowait(alert)
         except asyncio.QueueFull:
             return
+        # Only now: an alert that found no room may be raised again by its next cause.
         self._raised[alert.id] = None
         if len(self._raised) > REMEMBERED:
             self._raised.popitem(last=False)

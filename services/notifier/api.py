@@ -21,10 +21,12 @@ from shared.events.notices import Notice, NoticeKind
 from shared.projection.instances import Instances, KnownInstance
 
 MOST_AT_ONCE = 500
+# Below what proxies usually cut; a tool that waits for longer asks again.
 LONGEST_WAIT_S = 30.0
 
 Limit = Annotated[int, Query(ge=1, le=MOST_AT_ONCE)]
 After = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
+# What ids of events may hold (`shared.events.contract.Id`): nothing else can be found, and nothing else is asked for.
 _ID = r"^[A-Za-z0-9._:/-]+$"
 IdQuery = Annotated[str, Query(min_length=1, max_length=200, pattern=_ID)]
 IdPath = Annotated[str, Path(min_length=1, max_length=200, pattern=_ID)]
@@ -154,6 +156,7 @@ def _notice_routes(router: APIRouter, ports: Ports) -> None:
     async def show_notice(notice_id: IdPath) -> ConvergenceView:
         """One notice by its id, and where everybody stands."""
         answer = await ports.inquiries.find(notice_id)
+        # 404 and not null as below: who has the id of a notice has seen it, who has that of an event may be early.
         if answer is None:
             raise NotAvailable
         return _view(answer)
@@ -181,6 +184,7 @@ def _member_routes(router: APIRouter, ports: Ports) -> None:
     @router.get("/instances")
     async def list_instances() -> InstanceList:
         """Enrolled instances and what each said last."""
+        # Active ones first: a list of years of removed instances must not hide who is there.
         known = sorted(ports.instances().all(), key=lambda one: (not one.active, one.name, one.id))
         return InstanceList(items=tuple(_instance(one, ports.heard) for one in known))
 
@@ -229,6 +233,7 @@ def _view(answer: Answer) -> ConvergenceView:
         offset=published.offset,
         published_at=published.at,
         converged=answer.state.converged,
+        # Only proofs are written down; where somebody expired the moment follows from the bounds.
         converged_at=answer.noted.converged_at or _last(answer.state),
         members=tuple(map(_member, answer.state.members)),
     )

@@ -35,6 +35,7 @@ from shared.events.changes import PolicyChange, VaultChange
 from shared.events.notices import Notice
 from shared.telemetry import current_traceparent, span
 
+# Enough for whoever asks about a change right after making it; anybody later waits out the time that he asked for.
 QUIET_KEPT: Final = 10_000
 INSTANCE_PREFIX: Final = "instance/"
 
@@ -70,6 +71,7 @@ class Announcing:
         Raises `Unreadable` for what is no change, `Unavailable` when a notice is not certain to be in its topic.
         """
         change, parent = _change(message), message.header("traceparent")
+        # The notice first: instances hold values until they read it, people read alerts minutes later.
         await self._announce(change, parent)
         alert = alert_for(change)
         if alert is not None:
@@ -99,7 +101,10 @@ class Noting:
         published = [one for message in messages if (one := self._published(message)) is not None]
         if not published:
             return Ack()
+        # One transaction: members are frozen and departures kept together, or the batch is read again.
         async with self.begin() as notes:
+            # Before freezing, since a batch may hold the end of an instance and later notices that must not wait for
+            # it.
             await notes.depart([departure for one in published for departure in _departures(one)])
             await notes.note(await self.expected(published, notes))
         self.noted.beat()
@@ -108,6 +113,7 @@ class Noting:
     def _published(self, message: Message) -> Published | None:
         if message.type != Notice.TYPE:
             return None
+        # Instances drop everything at such a message by themselves; there is nothing that could be waited for.
         try:
             notice = decode(message, Notice)
         except Unreadable as error:
@@ -126,6 +132,7 @@ class AlertFeed:
 
     async def on_alerts(self, messages: tuple[Message, ...]) -> Outcome:
         """Keep them. Raises `Unreadable` for one that is no alert."""
+        # One statement can't insert the same id twice, and a batch may hold repetitions.
         raised = {alert.id: alert for alert in (decode(message, Alert) for message in messages)}
         async with self.begin() as notes:
             await notes.keep_alerts(list(raised.values()))

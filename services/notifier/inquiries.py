@@ -60,18 +60,21 @@ class Inquiries:
         if noted is None:
             return None
         while True:
+            # Taken before looking, so that a receipt that arrives in between still wakes us.
             changed = self.changed.listen()
             state = self.state_of(noted)
             left = deadline - loop.time()
             if state.converged or left <= 0:
                 return Answer(noted, state)
             bound = next_bound(state)
+            # No receipt announces that a silent member expired: its bound is a time to look again.
             expires_in = left if bound is None else (bound - self.clock()).total_seconds()
             await first_of(changed, timeout_s=min(left, max(expires_in, 0.001)))
 
     async def _noted(self, notice_or_event: str, deadline: float) -> Noted | None:
         loop = asyncio.get_running_loop()
         while True:
+            # As above: first listen, then look.
             noted_next = self.noted.listen()
             async with self.begin() as notes:
                 noted = await notes.find(notice_or_event)

@@ -71,6 +71,7 @@ class Members:
 
     async def expected(self, published: Sequence[Published], notes: Notes) -> tuple[Published, ...]:
         """The port `Expected`: everybody who must act on these notices."""
+        # An instance that enrolled, or a resolver that spoke, just before the notice may hold the old value.
         await asyncio.gather(self.policy.caught_up(), self.receipts.caught_up())
         instances = list(self.policy.snapshot.all())
         inactive = [one for one in instances if not one.active]
@@ -80,6 +81,7 @@ class Members:
             gone = {instance.id for instance in inactive if self._is_gone(instance, told.get(instance.id), one)}
             members = expected_members(instances, self.heard.resolvers(), gone=gone, at=one.at, bounds=self.bounds)
             frozen.append(replace(one, members=members))
+        # After freezing: the first notice since then waits for it, and those after its bound don't.
         await notes.depart([_untold(one, published[0]) for one in inactive if one.id not in told])
         return tuple(frozen)
 
@@ -94,11 +96,13 @@ class Members:
 
     async def take(self, messages: Iterable[Message]) -> None:
         """Take in receipts. Those of instances that nobody knows wait until policy was asked once more."""
+        # Policy and receipts are different topics: a first receipt may overtake the enrolment that makes it genuine.
         unknown = [message for message in messages if not self._take(message)]
         if unknown:
             await self._caught_up()
             for message in unknown:
                 self._take(message, certainly=True)
+        # Four bounds: nobody frozen can still wait for a resolver that has refused everything for three of them.
         self.heard.forget(silent_since=self.clock() - 4 * self.bounds.resolver)
         self.changed.beat()
 
@@ -111,6 +115,7 @@ class Members:
 
     def _take(self, message: Message, *, certainly: bool = False) -> bool:
         """Take in one receipt, what is none ignored; False for an instance that is unknown, unless `certainly` so."""
+        # Never later than now: a producer whose clock is ahead would look alive after it is gone.
         heard_at = min(written_at(message.timestamp_ms), self.clock())
         try:
             if message.type == ResolverReceipt.TYPE:

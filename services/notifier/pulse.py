@@ -14,6 +14,7 @@ class Pulse:
 
     def beat(self) -> None:
         """Wake all who wait."""
+        # A new event for those who come later, so that setting never needs a clearing that somebody could miss.
         current, self._next = self._next, asyncio.Event()
         current.set()
 
@@ -30,5 +31,6 @@ async def first_of(*beats: asyncio.Event, timeout_s: float) -> None:
             async with asyncio.timeout(max(timeout_s, 0)):
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # Whoever lost would wait for ever, one task more at each look.
         for future in waiting:
             future.cancel()

@@ -18,7 +18,9 @@ from services.notifier.domain.receipts import Heard
 from services.notifier.pulse import Pulse, first_of
 from shared.bus.outages import is_outage
 
+# Deleting is cheap by index and nobody waits for it; an hour is a small part of the days that are kept.
 TIDY_EVERY: Final = timedelta(hours=1)
+# For what other replicas noted: their beats are not heard here.
 LOOK_AT_LEAST_EVERY_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -41,6 +43,7 @@ class Settling:
         """Settle for ever, at most once in `every_s` seconds and only when something changed."""
         tidied = self.clock()
         while True:
+            # Before settling: what arrives while it runs is settled by the next turn.
             beats = self.changed.listen(), self.noted.listen()
             try:
                 await self.settle()
@@ -48,9 +51,11 @@ class Settling:
                     await self.tidy()
                     tidied = self.clock()
             except Exception as error:
+                # What is wrong rather than away ends the process; a loop that swallowed it would look alive.
                 if not is_outage(error):
                     raise
                 _log.warning("not settled", error=type(error).__name__)
+            # Fifty instances answer one notice within moments: one writing for all of them.
             await asyncio.sleep(self.every_s)
             await first_of(*beats, timeout_s=LOOK_AT_LEAST_EVERY_S)
 

@@ -21,6 +21,7 @@ from shared.database import Sessions
 from shared.events.alerts import Alert
 from shared.events.notices import Notice
 
+# One statement for all members at once, with one parameter: its cost does not grow with open notices times instances.
 _SETTLE_GATEWAYS: Final = text("""
     UPDATE members SET dropped_at = said.heard_at
     FROM jsonb_to_recordset(CAST(:progress AS jsonb)) AS said(id text, dropped bigint, heard_at timestamptz)
@@ -29,6 +30,7 @@ _SETTLE_GATEWAYS: Final = text("""
     RETURNING members.notice_id
 """)
 
+# A notice names a commit of policy or one of the catalog; the other column is null and compares to nothing.
 _SETTLE_RESOLVERS: Final = text("""
     UPDATE members SET dropped_at = said.heard_at
     FROM jsonb_to_recordset(CAST(:progress AS jsonb))
@@ -61,9 +63,11 @@ class NoticeStore:
         """Keep notices with their members; one that is known changes nothing."""
         if not published:
             return
+        # A batch may hold the same notice twice; it counts where it stood first.
         first = {one.notice.id: one for one in reversed(published)}
         statement = insert(notices).on_conflict_do_nothing(index_elements=[notices.c.id]).returning(notices.c.id)
         new = set((await self._session.execute(statement, [_notice_row(one) for one in first.values()])).scalars())
+        # Members only for what was really inserted: those of a known notice were frozen then, and stay.
         rows = [row for notice_id in new for row in _member_rows(first[notice_id])]
         if rows:
             await self._session.execute(insert(members), rows)
@@ -94,6 +98,8 @@ class NoticeStore:
                 statement.on_conflict_do_update(
                     index_elements=[departures.c.instance_id],
                     set_={name: statement.excluded[name] for name in ("policy_seq", "topic_offset", "at")},
+                    # A ban, a return and a second ban: only the newest end counts, in whichever order notices are
+                    # noted.
                     where=departures.c.policy_seq < statement.excluded.policy_seq,
                 )
             )
@@ -133,6 +139,7 @@ class NoticeStore:
         closing = (
             update(notices)
             .values(converged_at=last)
+            # Looked at in the same statement: another replica may have settled the others in between.
             .where(notices.c.id.in_(notice_ids), notices.c.converged_at.is_(None), ~awaited)
             .returning(notices.c.id)
         )
@@ -201,6 +208,7 @@ def _notice_row(one: Published) -> dict[str, object]:
         "payload": one.notice.to_json(),
         "published_at": one.at,
         "bounds_from": one.bounds_from,
+        # Nobody to wait for: no receipt will ever close it.
         "converged_at": None if one.members else one.at,
     }
 

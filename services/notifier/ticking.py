@@ -23,6 +23,7 @@ from shared.projection.records import Authority, TypedRecord
 
 _log = structlog.get_logger(__name__)
 
+# A fifth of the time between two ticks.
 RETRY_AFTER_S: Final = 0.2
 
 
@@ -41,6 +42,7 @@ class Ticker:
         passed: TypedRecord | None = None
         while True:
             tick = self.snapshot().tick
+            # By identity: each tick that was read is another object, and the snapshot keeps only the newest.
             if tick is None or tick is passed:
                 await self.moved()
             elif await self._pass(tick):
@@ -50,6 +52,7 @@ class Ticker:
                 await asyncio.sleep(RETRY_AFTER_S)
 
     async def _pass(self, tick: TypedRecord) -> bool:
+        # Gateways check again; passing it on would only spread what somebody planted.
         if not self.authority.verified(tick):
             self.alarm.unreadable(tick.topic, tick.key, "the tick is not signed by policy")
             return True

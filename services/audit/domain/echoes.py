@@ -49,8 +49,10 @@ def echoes_of(receipt: GatewayReceipt) -> list[Echo]:
 
 
 def _read(text: str, receipt: GatewayReceipt) -> Echo | None:
+    # From the right: a stream's name holds slashes itself.
     front, _, digest = text.rpartition("/")
     stream, _, number = front.rpartition("/")
+    # isdigit() alone takes digits of every script, which int() reads and nobody wrote.
     numeric = number.isascii() and number.isdigit() and len(number) <= NUMBER_DIGITS
     if not numeric or len(digest) != HASH_DIGITS or not 0 < len(stream) <= LONGEST_STREAM or "\0" in text:
         return None
@@ -72,6 +74,7 @@ def compare(echoes: Iterable[Echo], recorded: Mapping[str, str]) -> Compared:
         found = recorded.get(echo.key)
         if found is None:
             missing.append(echo)
+        # Records of before hashes were kept have none: they contradict nothing.
         elif found not in ("", echo.hash):
             contradicted.append(echo)
     return Compared(tuple(contradicted), tuple(missing))
@@ -88,6 +91,7 @@ def loss(echo: Echo) -> Entry:
 
 
 def _alarm(echo: Echo, reason: str, what: str) -> Entry:
+    # Without the instance: that ten instances miss the same record is one loss.
     key = f"{reason}|{echo.key}|{echo.hash}"
     return Entry(
         cause=Cause(topic=topics.RECEIPTS, key=key, id=echo.instance_id, stream=echo.stream, n=echo.n),

@@ -18,6 +18,7 @@ from shared.events.audit import AuditAction, AuditRecord, AuditReference
 from shared.events.changes import PolicyChange, VaultChange, VaultChangeKind
 from shared.events.receipts import GatewayReceipt
 
+# Spelled out: a phase without a word here is an error, and is never recorded as something else.
 _ACTIONS = {
     Phase.AUTHORISED: AuditAction.ACCESS_AUTHORISED,
     Phase.RELEASED: AuditAction.ACCESS_RELEASED,
@@ -142,6 +143,7 @@ def _reference(item: AccessItem) -> AuditReference:
 
 def vault_entry(change: VaultChange, *, trace_id: str = "") -> Entry:
     """Something that happened to a reference in its source."""
+    # A rotation is told by versions, a change of state by states; a discovery has nothing before it.
     before = change.previous_version or change.previous_state or ""
     after = change.state if change.kind is VaultChangeKind.STATE_CHANGED else change.version
     reference = AuditReference(id=change.reference_id, name=change.reference_name, version=change.version)
@@ -184,6 +186,7 @@ def lease_entries(
     """
     for ended in receipt.ended:
         entry = Entry(
+            # Not the receipt's own number: the same end is told again until a receipt is durable.
             cause=Cause(topic=topics.RECEIPTS, key=f"{receipt.instance_id}|{ended.lease_id}", id=ended.lease_id),
             at=ended.at,
             action=AuditAction.LEASE_ENDED,

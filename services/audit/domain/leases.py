@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from shared.events.access import AccessRecord, Phase
 
+# Longer than a resolver takes to read, seal and record: an outcome that exists has arrived by then.
 PRESUMED_AFTER = timedelta(seconds=10)
 """An authorisation without an outcome counts as delivered after this."""
 

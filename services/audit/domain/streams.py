@@ -32,6 +32,7 @@ class Head:
     hash: str
 
 
+# So that the first record is judged by the same rule as all others.
 BEFORE_FIRST = Head(-1, FIRST_PREV)
 
 
@@ -77,11 +78,14 @@ def follow(head: Head, record: AccessRecord, *, digest: str, recorded: str | Non
     `digest` is its payload's hash, `recorded` that of the record of this number which is on record, None when none is.
     """
     name = f"record {record.n} of {record.stream}"
+    # First of all: what is on record decides, however far the stream has come.
     if recorded is not None:
         return Repeated() if recorded in ("", digest) else Forked(f"{name} came twice, with different content")
     if record.n <= head.n:
+        # The head stays: those behind it were judged by it.
         return Broken(head, LATE, f"{name} came after record {head.n}")
     after = Head(record.n, digest)
+    # Before the hash: behind a gap nobody knows what it should name.
     if record.n != head.n + 1:
         return Broken(after, GAP, f"records {head.n + 1} to {record.n - 1} of {record.stream} are missing")
     if record.prev != head.hash:

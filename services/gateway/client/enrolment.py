@@ -38,10 +38,12 @@ async def take_up(directory: Path, *, policy_url: str, token_file: Path | None, 
 
 async def enrol(directory: Path, *, policy_url: str, token: str, name: str, post: Post) -> Identity:
     """Make keys, present them with the token, and save what policy answers."""
+    # On disk before anybody hears of them: an answer that is lost can be asked for again with the same keys.
     keys = make_keys(directory)
     answer = await post(f"{policy_url}/v1/enrol", headers={}, body=_request(keys, token, name), timeout_s=TIMEOUT_S)
     if answer.status >= 500:  # noqa: PLR2004 - RFC 9110: the server's fault
         raise Unavailable(f"Policy answered {answer.status} to an enrolment.")
+    # Its words are not passed on: they may quote the token.
     if answer.status not in CREATED:
         raise Misconfigured(f"Policy refused the enrolment with {answer.status}: a token works once and not for ever.")
     try:

@@ -87,6 +87,7 @@ async def alone(directory: Path, *, within_s: float) -> AsyncIterator[None]:
 async def _locked(descriptor: int, within_s: float) -> bool:
     loop = asyncio.get_running_loop()
     waits_until = loop.time() + within_s
+    # By looking again: a blocking flock(2) would need a thread that nothing can cancel.
     while not _lock(descriptor):
         if loop.time() >= waits_until:
             return False
@@ -111,6 +112,7 @@ def make_keys(directory: Path) -> Keys:
     """New keys, durable before anybody hears of them; those of an enrolment that did not finish are used again."""
     _make_directory(directory)
     signing, sealing = directory / SIGNING, directory / SEALING
+    # Never made anew: policy may have taken these in an enrolment whose answer was lost.
     if not signing.exists():
         SigningKey.generate().save(signing)
     if not sealing.exists():

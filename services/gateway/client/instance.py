@@ -99,6 +99,7 @@ class Instance:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._obey(), name="notices")
                 tasks.create_task(self.receipts.run(), name="receipts")
+                # If one of the three fails the process ends: an instance that reads but can't tell is worse than none.
                 tasks.create_task(self._watch(), name="expiry and fence")
         finally:
             await self.reader.close()
@@ -118,10 +119,12 @@ class Instance:
         """
         for _ in range(ATTEMPTS):
             self._check_open()
+            # Before the call goes out: each notice from now on may end what it brings.
             out = self.ledger.ask()
             try:
                 answer = await self.resolvers.ask(token, wanted, self.ledger.floor, traceparent=traceparent)
             except BaseException:
+                # Receipts may have waited for this one.
                 self.ledger.give_up(out)
                 self.receipts.hurry()
                 raise
@@ -145,6 +148,7 @@ class Instance:
         if self.fence.closed(moment):
             self._fence_all()
             return False
+        # Looked at on every use, not only by the watch: a quarter of a second is a use after the end.
         return all(self.ledger.book.usable(lease.id, moment) for lease in holding.leases)
 
     def let_go(self, holding: Holding, why: LeaseEnd) -> None:
@@ -161,6 +165,7 @@ class Instance:
         self.ledger.echo(f"{answer.record.stream}/{answer.record.n}/{answer.record.hash}")
         values = {one.name: one.value for one in answer.fields}
         holding = Holding(server, answer.context, answer.subject, answer.subject_expires_at, leases, values)
+        # The answer may have been on its way for seconds; the bound does not wait for it.
         if self.fence.closed(self.clock()):
             self.let_go(holding, LeaseEnd.FENCED)
             self._check_open()

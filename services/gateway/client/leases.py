@@ -182,6 +182,7 @@ class LeaseBook:
         if fence is None:
             self._fenced[lease.id] = _Fence(urgency, offset)
             return True
+        # It expired first, and then a notice named it: from now on that notice waits for it too.
         if fence.offset is None:
             fence.offset = offset
         if fence.urgency is Urgency.DRAIN and urgency is Urgency.KILL:
@@ -190,6 +191,7 @@ class LeaseBook:
         return False
 
     def _candidates(self, notice: Notice) -> set[str]:
+        # By index: a notice on a thousand leases costs what it ends, not a look at each.
         names = (*notice.ended, *(old.reference_id for old in notice.superseded))
         return set().union(*(self._resting.get(name, ()) for name in names))
 

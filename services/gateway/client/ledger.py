@@ -79,6 +79,7 @@ class Ledger:
 
     def pass_over(self, offset: int) -> None:
         """A message at `offset` that ends nothing."""
+        # Batches end with their own position, which the last message may have passed already.
         self.applied_offset = max(self.applied_offset, offset)
 
     def lose(self, offset: int) -> tuple[Fenced, ...]:
@@ -86,6 +87,7 @@ class Ledger:
         for out in self._out:
             out.spoilt = True
             out.first_offset = offset if out.first_offset is None else out.first_offset
+        # Not the larger one: a topic that was made anew begins at 0.
         self.applied_offset = offset
         return self.book.fence_all(offset)
 
@@ -102,6 +104,7 @@ class Ledger:
         """
         self._out.discard(out)
         brought = tuple(leases)
+        # Without any notice in between: the resolver that answered may be another one than last time.
         lags = any(not lease.decided.reaches(out.floor) for lease in brought)
         if out.spoilt or lags or any(rests_on_what_ended(lease, notice) for notice in out.crossed for lease in brought):
             return Crossed(self.floor)
@@ -127,6 +130,7 @@ class Ledger:
         holding = self.book.held_at()
         asking = min((out.first_offset for out in self._out if out.first_offset is not None), default=None)
         blocks = [offset for offset in (holding, asking) if offset is not None]
+        # Cumulative, so it stops before the first thing that is open, whatever later ones are done.
         dropped = min(blocks) - 1 if blocks else self.applied_offset
         return Progress(self.applied_offset, dropped, len(self.book))
 

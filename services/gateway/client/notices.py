@@ -101,6 +101,7 @@ def interpret(message: Message, policy_key: VerifyKey) -> Happening:
             return Heard(message.offset, decode(message, Notice), message.header("traceparent"))
         if message.type == NoticeTick.TYPE:
             return _tick(message, policy_key)
+    # Our own writer of a newer version, or somebody else's rubbish: both look the same, and only one is harmless.
     except Unreadable as error:
         _log.error("notice unreadable", offset=message.offset, reason=error.detail)
         return Lost(message.offset, "a notice could not be read")

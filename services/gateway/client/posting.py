@@ -69,6 +69,7 @@ class HttpPost:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # A proxy of the environment would see tokens, and sealed values with their sizes.
             trust_env=False,
         )
         return self
@@ -90,6 +91,7 @@ class HttpPost:
             async with self._session.post(
                 url, data=body, headers=sent, timeout=timeout, allow_redirects=False
             ) as answer:
+                # Bounded while it is read: Content-Length is only what the other side says.
                 received = await answer.content.read(ANSWER_LIMIT + 1)
                 while len(received) <= ANSWER_LIMIT and (more := await answer.content.read(ANSWER_LIMIT)):
                     received += more

@@ -83,6 +83,7 @@ class ReceiptWriter:
 
     async def write(self) -> bool:
         """Write one receipt now; whether it is durable."""
+        # Before looking at the ledger: what changes while it is written is due again.
         self._due.clear()
         traceparent, self._traceparent = self._traceparent, None
         receipt = self._next()
@@ -93,6 +94,7 @@ class ReceiptWriter:
             _log.warning("receipt not written", reason=error.detail)
             return False
         self.trouble = None
+        # Only what stood in it: more may have ended while it was on its way.
         self.ledger.reported(len(receipt.ended), len(receipt.released))
         if len(self.ledger.unreported()[0]) > 0:
             self._due.set()
@@ -101,6 +103,7 @@ class ReceiptWriter:
     def _next(self) -> GatewayReceipt:
         progress = self.ledger.progress()
         ended, released = self.ledger.unreported()
+        # Also where publishing fails: it may have arrived all the same, and two with one number would differ.
         n, self._n = self._n, self._n + 1
         return GatewayReceipt(
             instance_id=self.instance_id,

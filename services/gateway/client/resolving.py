@@ -95,6 +95,7 @@ class Resolvers:
                 try:
                     answer = await self._ask_one(self.urls[index], token, body, min(left, ATTEMPT_S), traceparent)
                 except Unavailable as error:
+                    # A resolver's own words say more than that another one did not answer.
                     failure = failure if isinstance(failure, Refused) else error
                 except Refused as error:
                     if error.status != HTTP_UNAVAILABLE:
@@ -111,6 +112,7 @@ class Resolvers:
         self, url: str, token: str, body: bytes, timeout_s: float, traceparent: str | None
     ) -> ResolveAnswer:
         """One call, with an assertion of its own: an assertion is good for one request."""
+        # Resolvers remember ids: the same assertion shown twice, even to another replica, looks like a replay.
         asserted = assertion.make_assertion(
             assertion.Request("POST", TARGET, origin_of(url), body, token),
             key=self.identity.keys.signing,
@@ -198,6 +200,7 @@ def _refusal(posted: Posted) -> Refused | Unavailable:
     if not isinstance(document, dict) or posted.status < 400:  # noqa: PLR2004 - RFC 9110: below are no errors
         return Unavailable(f"A resolver answered {posted.status} in a way that this instance does not understand.")
     refused = Refused(posted, document)
+    # By its kind and not by its status: a token that is invalid is 401 as well, and that is the agent's own matter.
     if refused.kind == "assertion-invalid":
         # Whoever asked can do nothing about it: it is this instance that is not, or no longer, accepted.
         _log.error("assertion refused")

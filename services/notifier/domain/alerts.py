@@ -20,6 +20,7 @@ RECORD_UNREADABLE: Final = "record-unreadable"
 
 def alert_id(kind: str, *cause: str) -> str:
     """UUIDv5 (RFC 9562, section 5.5) of what the alert is about."""
+    # Joined by what no id holds: parts of different lengths don't run into each other.
     return f"alert/{uuid.uuid5(NAMESPACE, '|'.join((kind, *cause))).hex}"
 
 

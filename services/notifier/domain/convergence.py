@@ -131,6 +131,7 @@ def _standing(
         run = heard.resolver_run(member.id, member.run)
         standing = settled.get(member) or _of_resolver(run, published, now=now, bound=bounds.resolver)
         return MemberStanding(member, standing, run.heard_at if run else None)
+    # What is written down comes first: it was proved, whatever memory has forgotten since.
     runs = heard.gateway_runs(member.id)
     standing = settled.get(member) or _of_gateway(
         live_runs(runs, bound=bounds.gateway), published, now=now, bound=bounds.gateway
@@ -140,6 +141,7 @@ def _standing(
 
 def _of_gateway(runs: tuple[GatewayRun, ...], published: Published, *, now: datetime, bound: timedelta) -> Standing:
     holding = [run for run in runs if run.dropped_offset < published.offset]
+    # An instance that was never heard is not one that holds nothing: it waits for its bound.
     if runs and not holding:
         return Dropped(max(run.heard_at for run in runs))
     applied = [run for run in holding if run.applied_offset >= published.offset]
@@ -148,12 +150,14 @@ def _of_gateway(runs: tuple[GatewayRun, ...], published: Published, *, now: date
     until = max((published.bounds_from, *alive_at)) + bound
     if now >= until:
         return Expired(until)
+    # Only when every living process says so: one that has not read the notice may still start new calls.
     return Fenced(until) if holding and len(applied) == len(holding) else Pending(until)
 
 
 def _of_resolver(run: ResolverRun | None, published: Published, *, now: datetime, bound: timedelta) -> Standing:
     if run is not None and (run.stopping or _has_applied(run, published.notice)):
         return Dropped(run.heard_at)
+    # Only a fresh one decides at all: a receipt that says "not fresh" proves that nothing is released.
     alive_at = run.heard_at if run is not None and run.fresh else published.bounds_from
     until = max(published.bounds_from, alive_at) + bound
     return Expired(until) if now >= until else Pending(until)
@@ -195,6 +199,7 @@ def gateway_progress(heard: Heard, *, bounds: Bounds) -> list[GatewayProgress]:
     progress = []
     for instance_id in heard.gateways():
         runs = live_runs(heard.gateway_runs(instance_id), bound=bounds.gateway)
+        # The slowest counts: where two processes have the keys, one of them may still hold it.
         dropped = min(run.dropped_offset for run in runs)
         progress.append(GatewayProgress(instance_id, dropped, max(run.heard_at for run in runs)))
     return progress

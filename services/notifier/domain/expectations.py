@@ -32,9 +32,11 @@ def is_gone(
 
     Until then it is waited for like any other: it may still hold what it was given.
     """
+    # An end that was told before the instance came back says nothing about the end that is in force.
     if departure is None or departure.policy_seq < instance.since_seq:
         return False
     live = live_runs(runs, bound=bounds.gateway)
+    # No run at all proves nothing: then only the bound does.
     dropped = bool(live) and all(run.dropped_offset >= departure.offset for run in live)
     return dropped or departure.at + bounds.gateway <= at
 

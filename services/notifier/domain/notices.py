@@ -8,6 +8,7 @@ from typing import Final
 from shared.events.changes import PolicyChange, VaultChange, VaultChangeKind
 from shared.events.notices import Notice, NoticeKind, Superseded
 
+# Never to be changed: ids of notices that are already in topics and databases follow from it.
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://keyfob.dev/notices")
 
 Change = VaultChange | PolicyChange
@@ -38,8 +39,10 @@ def notice_for(event: Change) -> Notice | None:
 
 def _about_reference(event: VaultChange) -> Notice | None:
     """A version that was replaced lets calls drain; a reference that nobody may read any more ends at once."""
+    # No lease can rest on a reference that nobody knew of.
     if event.kind is VaultChangeKind.DISCOVERED:
         return None
+    # Before the version: of a reference that nobody may read no version may be used, the current one included.
     if not event.state.readable:
         return _superseding(event, NoticeKind.REVOCATION, current=None)
     # A reference may come back from an unreadable state under another version than leases were made of.

@@ -32,6 +32,7 @@ class GatewayRun:
 
     def with_receipt(self, receipt: GatewayReceipt, *, heard_at: datetime, order: int) -> GatewayRun:
         """This run after one more receipt; one that was repeated changes nothing."""
+        # A topic is read again from some minutes back at each start, and producers repeat.
         if receipt.n <= self.n:
             return self
         return replace(
@@ -39,6 +40,7 @@ class GatewayRun:
             n=receipt.n,
             spoke=order,
             heard_at=max(self.heard_at, heard_at),
+            # Both only grow: a receipt is cumulative, whatever a confused sender says later.
             applied_offset=max(self.applied_offset, receipt.applied_offset),
             dropped_offset=max(self.dropped_offset, receipt.dropped_offset),
             open_leases=receipt.open_leases,
@@ -96,6 +98,7 @@ class Heard:
             dropped_offset=receipt.dropped_offset,
             open_leases=receipt.open_leases,
         )
+        # An instance that restarts in a loop must not fill the memory of everybody who listens.
         _forget_oldest(runs)
 
     def resolver(self, receipt: ResolverReceipt, heard_at: datetime) -> None:
