@@ -88,7 +88,6 @@ def build(
     heard, changed, noted, quiet = Heard(), Pulse(), Pulse(), Quiet()
     alarm = Alarm(send, now)
     directory = InstanceDirectory(kafka, on_alert=lambda one: alarm.unreadable(one.topic, one.key, one.reason))
-    # From longer ago than any bound: who starts now knows everybody who may still count.
     receipts = SpreadTopicReader(
         kafka, topics.RECEIPTS, since=now() - timedelta(seconds=settings.receipts_reach_back_s)
     )
