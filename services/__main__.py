@@ -28,6 +28,7 @@ admin_commands(app)
 @app.command
 def serve(service: Service) -> int:
     """Run one service until a signal; its settings come from the environment (KEYFOB_…)."""
+    # Imported only now: `keyfob grant list` should not load a broker's client, nor a service the embedded platform.
     return run_service(importlib.import_module(f"services.{service}.app").main)
 
 

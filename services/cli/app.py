@@ -9,6 +9,7 @@ from services.cli.commands import assignments, records, servers, sources
 
 def admin_commands(app: App) -> None:
     """Add the administrator's commands to `app`."""
+    # About in the order of a first day: connect, sync, trust, map, grant, enrol, look.
     app.command(sources.source)
     app.command(sources.sync)
     app.command(sources.reference)

@@ -61,6 +61,7 @@ class Api:
 
     def __init__(self, connection: Connection, *, transport: httpx2.BaseTransport | None = None) -> None:
         self._connection = connection
+        # One client for all calls of a command: a list of ten pages is one connection.
         self._http = httpx2.Client(timeout=_TIMEOUT_S, transport=transport)
 
     def close(self) -> None:
@@ -154,6 +155,7 @@ def _words(response: httpx2.Response, service: str) -> str:
         problem = response.json()
     except ValueError:
         return nothing_said
+    # What a proxy in between answers is not ours, and may be anything.
     if not isinstance(problem, dict) or response.status_code < HTTPStatus.BAD_REQUEST:
         return nothing_said
     detail, choices = problem.get("detail") or problem.get("title") or "", problem.get("choices")

@@ -57,6 +57,7 @@ def note(sentence: str) -> None:
 
 
 def _console() -> Console:
+    # Piped, a table has no terminal to fit: 200 columns keep ids whole for grep.
     return Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
 
 

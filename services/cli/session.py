@@ -25,6 +25,7 @@ def entity_path(plural: str, entity_id: str) -> str:
 
 def find(service: str, plural: str, name_or_id: str) -> dict[str, Any]:
     """The one entity with that name or id."""
+    # By name here and not by path: a name may hold what a URL changes on its way, an id may not.
     for item in api().every(service, f"/v1/{plural}"):
         if name_or_id in {item.get("name"), item["id"]}:
             return item
@@ -39,6 +40,7 @@ def convergence(event_id: str, *, wait_s: float) -> dict[str, Any] | None:
         answer: dict[str, Any] | None = api().call(
             "GET", "notifier", "/v1/convergence", query={"event_id": event_id, "wait_s": step}
         )
+        # By what was asked for, not by the clock: a service that answers early is asked again at most that often.
         left -= step
         if answer is None or answer.get("converged") or left <= 0:
             return answer

@@ -69,12 +69,15 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
     """Wire one replica. Nothing is connected before the application starts. `session` fetches issuers' keys."""
     common, policy = settings.common, settings.policy
     key = _policy_key(settings)
+    # Fetched for subjects only: administrators have an issuer of their own, in settings, so that a mistake in policy's
+    # entries can't lock out whoever has to mend it.
     fetch = JwksFetcher(session, allow_http=common.mode is Mode.DEVELOPMENT)
     kafka = kafka_settings(common, client_id="keyfob-policy")
     engine = engine_for(policy.database(), schema=SCHEMA, pool=policy.database_pool)
     ledger = PgLedger(sessions_for(engine), CommitLog(schema=SCHEMA, source=SOURCE), key)
     catalog = CatalogReferences(kafka, authority=pinned_authority(common.catalog_key, setting="KEYFOB_CATALOG_KEY"))
     relay = Relay(database=policy.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.POLICY)
+    # Only what this service writes is made by it: what it reads is another's to make, as replicated as that one wants.
     relaying = _relaying(kafka, relay, replication=common.kafka_replication)
     reading = AfterTopics(kafka=kafka, work=catalog.run, why_not=lambda: catalog.reason, read=_topics(topics.CATALOG))
     ticker = Ticker(ledger, policy.tick_every_s)
@@ -86,6 +89,7 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
         handout=_handout(settings, key),
         allow_http=common.mode is Mode.DEVELOPMENT,
     )
+    # Windows are not part of readiness: a late start or end shows in what a resolver decides by its own clock anyway.
     works: dict[str, Work] = {
         "relay": relaying.run,
         "catalog": reading.run,
@@ -129,12 +133,14 @@ class AfterTopics:
 def _lifespan(engine: AsyncEngine, background: Background, works: Mapping[str, Work]) -> Lifespan:
     @contextlib.asynccontextmanager
     async def run() -> AsyncIterator[None]:
+        # Before any work: the first thing that ticks do is read a table.
         await migrate(engine, scripts=MIGRATIONS, schema=SCHEMA)
         for name, work in works.items():
             background.start(name, work)
         try:
             yield
         finally:
+            # Work first, connections last: what is cancelled has to give its own back.
             await background.stop()
             await engine.dispose()
 

@@ -45,6 +45,7 @@ def apply(references: References, change: Change) -> References:
         case Upserted(typed) if isinstance(typed.record, ReferenceRecord):
             kept = _without_name(references, typed.key)
             by_id, ids = kept.by_id.insert(typed.key, typed), kept.ids
+            # What is gone keeps its id, so that old grants are still shown by name, and frees its name for a successor.
             if typed.record.state not in _GONE:
                 ids = ids.insert(typed.record.name, typed.key)
             return References(by_id, ids)
@@ -95,9 +96,11 @@ class CatalogReferences:
 
         `Unavailable` while that can't be shown.
         """
+        # No question to the broker for what is known: administrators script hundreds of these.
         if (found := self._look_up(text)) is not None:
             return found
         await self._catch_up()
+        # The end of the topic is not the end of what sync committed: its relay may be a moment behind.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELAY_LAG_S):
                 await _until(lambda: self._look_up(text) is not None)
@@ -105,6 +108,7 @@ class CatalogReferences:
 
     def _look_up(self, text: str) -> ReferenceRecord | None:
         snapshot = self._projection.snapshot
+        # One look for both: no name looks like an id, since sync refuses such names.
         return self._living(snapshot.by_id.get(snapshot.ids.get(text, text)))
 
     def _living(self, typed: TypedRecord | None) -> ReferenceRecord | None:

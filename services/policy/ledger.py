@@ -86,6 +86,7 @@ class PgReading:
     async def page(self, model: type[R], *, links: Sequence[str], after: str | None, limit: int) -> Page[R]:
         """See `Reading`."""
         kind = kind_of_model(model)
+        # One more than is shown says whether there is more, without a count.
         rows = await self._store.page(kind, targets=links, after=_cursor(after, kind), limit=limit + 1)
         shown = rows[:limit]
         more = _position(shown[-1].created_seq, shown[-1].id) if len(rows) > limit else None
@@ -119,8 +120,10 @@ class PgReading:
         """The record in a row, if policy signed exactly this, for this id, this name and these links."""
         if self._key.signed(model, key=row.id, payload=row.payload, signature=row.signature):
             record = model.model_validate_json(row.payload)
+            # Columns and links are not signed: they are believed only as far as the signed bytes say the same.
             if natural_key(record) == row.natural_key and links_of(record).issuperset(targets):
                 return record
+        # Not left out in silence: a list without it would look like a revocation that nobody made.
         log.critical("row-not-signed", entity=row.id)
         raise SignatureInvalid
 
@@ -129,6 +132,7 @@ class PgReading:
             log.critical("row-not-signed", entity=row.id)
             raise SignatureInvalid
         record = EnrolmentRecord.model_validate_json(row.payload)
+        # Else a row with the digest of a token of one's own would open the promise that was made to another.
         if (record.id, record.token_sha256) != (row.id, row.token_sha256):
             log.critical("row-not-signed", entity=row.id)
             raise SignatureInvalid
@@ -223,6 +227,7 @@ class PgLedger:
         """See `Ledger`."""
         with _database_errors():
             async with self.sessions() as session:
+                # One snapshot for the whole view: a page and the names in it are of one moment.
                 await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
                 store = Store(session)
                 await store.bound_waiting()
@@ -235,10 +240,12 @@ class PgLedger:
             async with self.sessions() as session:
                 store = Store(session)
                 await store.bound_waiting()
+                # The lock first, reading second: what a work decides on can't change before it is written.
                 commit = await self.commits.begin(session)
                 # Asked for after the lock, so that the moments of commits have the order of their numbers.
                 work = PgWork(store, self.key, await store.now(), commit=commit, actor=actor)
                 yield work
+                # A number that is given back leaves no hole: the counter's row goes back with the rest.
                 if work.plan.is_empty:
                     await session.rollback()
                 else:

@@ -36,6 +36,7 @@ class PolicyKey:
 
     def promise(self, payload: bytes) -> bytes:
         """Sign an enrolment, which stays in the database."""
+        # A domain of its own: a promise can't be passed off as a record of the topic, nor the reverse.
         return self.key.sign(ENROLMENT_DOMAIN, payload)
 
     def promised(self, payload: bytes, *, signature: bytes) -> bool:

@@ -97,6 +97,7 @@ class Store:
 
     async def now(self) -> datetime:
         """The database's clock."""
+        # Not now(): that is the moment the transaction began, before it waited for the lock.
         moment: datetime = (await self.session.execute(select(func.clock_timestamp()))).scalar_one()
         return moment
 
@@ -134,6 +135,7 @@ class Store:
 
     async def due(self, at: datetime) -> Row | None:
         """The entity whose moment passed longest before `at`; none if another replica has it in hand."""
+        # Locked rows are skipped, not waited for: whoever holds one is turning it at this moment.
         query = select(*_ROW).where(entities.c.due_at <= at).order_by(entities.c.due_at).limit(1)
         return _one(await self._rows(query.with_for_update(skip_locked=True)))
 
@@ -156,6 +158,8 @@ class Store:
         changed = {name: value for name, value in values.items() if name not in {"id", "kind", "created_seq"}}
         statement = upsert(entities).values(values)
         await self.session.execute(statement.on_conflict_do_update(index_elements=[entities.c.id], set_=changed))
+        # Links are rewritten whole: they follow from the record, and a difference would have to be computed from what
+        # somebody may have changed.
         await self.session.execute(delete(links).where(links.c.entity_id == row.id))
         if targets:
             await self.session.execute(insert(links), [{"entity_id": row.id, "target": one} for one in sorted(targets)])
@@ -221,6 +225,7 @@ class Store:
 def _linked(query: Query, targets: Sequence[str]) -> Query:
     for target in targets:
         having = select(links.c.entity_id).where(links.c.target == target)
+        # One condition a link: an entity must have all of them, and a join would ask for one row that has.
         query = query.where(entities.c.id.in_(having))
     return query
 

@@ -22,8 +22,10 @@ class Subjects:
 
     async def person(self, token: str) -> Person:
         """Whom a token speaks for; `TokenInvalid` or `Unavailable`."""
+        # Read for every token: a replica that remembered them would go on trusting one that another replica deleted.
         async with self.ledger.read() as reading:
             page = await reading.page(IdpRecord, links=(), after=None, limit=_MOST_IDPS)
+        # Nothing is awaited between these two: another request's older list can't slip in before the issuer is chosen.
         self.verifier.replace_issuers(map(trusted, page.items))
         subject = await self.verifier.verify(token)
         return Person(idp_id=subject.idp_id, subject=subject.subject, groups=subject.groups)

@@ -43,6 +43,7 @@ class Ticker:
         if self.seen_at is None:
             return "no tick yet"
         age = asyncio.get_running_loop().time() - self.seen_at
+        # Five intervals: well before resolvers refuse (15 s), and not at every hiccup of the database.
         return None if age < max(5.0, 5 * self.every_s) else f"no tick for {age:.0f} s"
 
 
@@ -74,9 +75,11 @@ async def _repeat(step: Callable[[], Awaitable[None]], *, every_s: float, what: 
         started = loop.time()
         try:
             await step()
+        # Other exceptions are mistakes of ours and end the service, which a supervisor starts again.
         except Unavailable:
             log.warning("interval-missed", what=what)
         except KeyfobError as error:
             # A row that somebody changed must not stop ticks: without them every resolver refuses.
             log.critical("interval-failed", what=what, kind=error.kind, error=cut(error))
+        # Less the step's own time, so that ticks keep their pace; never nothing, or a slow database gets no air.
         await asyncio.sleep(max(0.05, every_s - (loop.time() - started)))

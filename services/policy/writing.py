@@ -71,12 +71,14 @@ class Plan:
 async def write(plan: Plan, *, store: Store, key: PolicyKey, commit: Commit) -> None:
     """Write a plan through an open session, which the caller commits."""
     event_id = "" if plan.change is None else plan.change.id
+    # Before anything is written: it takes away what the rows say now.
     running = await _running_digest(plan, store)
     for record in plan.puts.values():
         payload = record.to_json()
         _, signature = key.sign(topic=record.TOPIC, type_=record.TYPE, key=record.id, payload=payload)
         await store.put(_row(record, plan, payload, signature, event_id), links(record))
         commit.state(record, signer=key.sign)
+    # Deletions behind what is put: who applies a commit in order never holds a link to what is gone.
     for record in plan.gone():
         commit.state(record, signer=key.sign)
     await store.remove(plan.deletes.keys())
@@ -84,6 +86,7 @@ async def write(plan: Plan, *, store: Store, key: PolicyKey, commit: Commit) -> 
     # Readers wait for a commit by a record that carries its number: one without any carries a tick.
     if plan.tick or not (plan.puts or plan.deletes):
         await _tick(plan, store, key, commit, running)
+    # The event has the id of the change itself, so that whatever it causes can be told apart and is done once.
     if plan.change is not None:
         commit.event(plan.change, key=plan.change.entity_id, event_id=plan.change.id)
     await commit.flush()
@@ -98,6 +101,7 @@ async def _running_digest(plan: Plan, store: Store) -> str:
     for record in plan.puts.values():
         now = digest.add(now, digest.entry(record.id, record.to_json()))
     after = digest.text(now)
+    # A tick alone changes nothing: one write less, once a second, for ever.
     if after != before:
         await store.set_digest(after)
     return after

@@ -83,6 +83,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, egress: Egress) ->
     relay = Relay(database=sync.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.CATALOG)
     parts = _parts(settings, engine, _readers(settings, egress), Seal(_signing_key(settings)))
     background, readiness = Background(), Readiness()
+    # Only the newest reason counts; a list would grow for as long as a broker is away.
     waiting: deque[str] = deque(maxlen=1)
     readiness.add("relay", lambda: waiting[0] if waiting else relay.reason)
     readiness.add("sources", lambda: parts.keepers.trouble)
@@ -106,6 +107,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, egress: Egress) ->
 
     app = application(TITLE, lifespan=run, readiness=readiness)
     add_routes(app, parts.desk, admin_guard(settings.admin, session, mode=common.mode))
+    # In front of the framework: a vault waits for this answer, and nothing of routing or validation may cost it time.
     receiver = FeedReceiver(app, secrets=FeedSecrets(sync.feed_secrets_dir), hear=_hearer(parts.keepers))
     return Service(app=receiver, background=background, readiness=readiness)
 
@@ -124,6 +126,7 @@ def _parts(settings: Settings, engine: AsyncEngine, readers: Mapping[str, Reader
     books = PostgresBooks(engine, sessions, commits, seal)
     views = PostgresViews(sessions, seal)
     register = PostgresRegister(sessions, commits, seal)
+    # One bound for all sources: looks are what holds the database's connections.
     looker = Looker(books, asyncio.Semaphore(sync.looks))
     means = Means(
         books=books,

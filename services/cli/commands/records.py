@@ -50,6 +50,7 @@ def show_notice(notice: str, *, wait_s: float = 0.0, out: Output = _TABLE) -> No
         out.one(answer)
     else:
         out.rows(answer["members"], MEMBER_COLUMNS, title=f"Notice {answer['notice']['id']}. {verdict(answer)}")
+    # After the table: a script gets the members, and a code that it can't overlook.
     if not answer["converged"]:
         raise CommandFailed(verdict(answer))
 

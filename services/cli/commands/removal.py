@@ -16,6 +16,7 @@ MEMBER_COLUMNS = ("name", "kind", "state", "at", "until")
 
 def remove(plural: str, name_or_id: str, *, wait_s: float, out: Output) -> None:
     """Delete an entity of policy, wait for convergence, and show it."""
+    # Looked up first: what is removed is what was listed by that name, by its id.
     found = find("policy", plural, name_or_id)
     receipt = api().call("DELETE", "policy", entity_path(plural, found["id"]))
     tell(f"{found.get('name') or found['id']} is removed.", receipt, wait_s=wait_s, out=out)
@@ -47,6 +48,7 @@ def _show(sentence: str, receipt: dict[str, Any], answer: dict[str, Any] | None,
 
 def verdict(answer: dict[str, Any]) -> str:
     """One sentence on convergence; never "done" while somebody could still use what ended."""
+    # Fenced is not done: nothing new begins there, but what runs may still hold the value.
     waiting = [member["name"] for member in answer["members"] if member["state"] in {"pending", "fenced"}]
     if answer["converged"]:
         return "Everybody has acted."

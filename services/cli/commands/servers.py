@@ -132,6 +132,7 @@ def enrol(
     expires_in_s
         How long the token can be used, seconds, a day at most.
     """
+    # Everything only in so many words: left out, it must not mean all.
     allowed = ["*"] if any_server else server or []
     if not allowed:
         raise CommandFailed("Say what it may run: --server NAME, or --any-server.")
@@ -169,6 +170,7 @@ def withdraw(name: str, *, out: Output = _TABLE) -> None:
 def list_instances(*, out: Output = _TABLE) -> None:
     """Show all instances: what they may run, and what they last said."""
     heard = {item["instance_id"]: item for item in api().every("notifier", "/v1/instances")}
+    # What policy says wins: the notifier knows what an instance said, not whether it may.
     items = [{**heard.get(item["id"], {}), **item} for item in api().every("policy", "/v1/instances")]
     columns = ("name", "state", "labels", "allowed_servers", "open_leases", "last_heard", "id")
     out.rows(items, columns, title="Instances")

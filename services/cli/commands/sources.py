@@ -74,6 +74,7 @@ def sync(
     while run["state"] not in {"done", "failed"} and time.monotonic() < deadline:
         note(f"syncing … {run.get('seen', 0)} references seen")
         run = api().call("GET", "sync", entity_path("syncs", run["id"]), query={"wait_s": 5})
+    # Shown in any case: a failed sync says which source, and why.
     out.one(run)
     if run["state"] != "done":
         raise CommandFailed("The sync did not finish; `keyfob source coverage` says which source has trouble.")

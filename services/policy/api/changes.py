@@ -80,6 +80,7 @@ def _add_grants(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/v1/grants", status_code=201, response_model=Changed[GrantView])
     async def create_grant(draft: GrantDraft, who: Annotated[Administrator, admin]) -> Response:
+        # Before the work: it may wait for the catalog for seconds, and every other change would wait with it.
         reference = await desk.reference(draft.reference)
         async with desk.ledger.open(who.actor) as work:
             return await desk.said(work, await assignments.create_grant(work, draft, reference))

@@ -64,6 +64,7 @@ class Desk:
 
     async def listed(self, reading: Reading, page: Page[PolicyRecord]) -> Response:
         """A page of entities, with names."""
+        # One look-up of names for the whole page, in the same view: no entry shows a name of another moment.
         namer = await Namer.of(reading, self.catalog, page.items)
         items = [namer.view(record).model_dump(mode="json") for record in page.items]
         return written({"items": items, "next": page.next})

@@ -92,6 +92,7 @@ def _add_filtered_list(
         wanted: dict[type[PolicyRecord], str | None] = {ProfileRecord: profile, ServerRecord: server, IdpRecord: idp}
         async with desk.ledger.read() as reading:
             links = await _links(reading, wanted)
+            # A filter that names nothing finds nothing; left out, it would find everything.
             if links is None or (reference is not None and found is None):
                 return await desk.listed(reading, Page((), None))
             targets = [*links, *([found.id] if found is not None else [])]

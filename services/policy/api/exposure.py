@@ -75,6 +75,7 @@ def routes(desk: Desk) -> APIRouter:
             raise NotAvailable
         async with desk.ledger.read() as reading:
             ways = await exposed(reading, found.id)
+            # Profiles and identity providers of all ways in one look-up, in the view that the ways were computed from.
             ids = {one for way in ways for one in (way.grant.profile_id, *(group.idp_id for group in way.groups))}
             names = await reading.names(ids)
         reached = Named(id=found.id, name=found.name)

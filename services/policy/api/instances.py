@@ -83,6 +83,7 @@ def _add_enrol(router: APIRouter, desk: Desk) -> None:
     @router.post("/v1/enrol", response_model=EnrolAnswer, openapi_extra={"requestBody": body})
     async def enrol(request: Request) -> Response:
         asked = parse_request(await request.body(), EnrolRequest)
+        # Before the database: a signature costs us less than a connection that strangers can make us take.
         instances.prove(asked)
         # Without a good token nobody gets as far as the lock that all changes wait for.
         async with desk.ledger.read() as reading:

@@ -131,6 +131,7 @@ class Namer:
         targets |= {one for record in records if isinstance(record, InstanceRecord) for one in record.allowed_servers}
         digests = {}
         for server_id in {record.server_id for record in records if isinstance(record, BindingRecord)}:
+            # Records carry no server's digest of now: it is what tells a suspended binding from one that stands.
             server = await reading.get(ServerRecord, server_id)
             digests[server_id] = "" if server is None else server.digest
         return cls(await reading.names(targets), digests, catalog)

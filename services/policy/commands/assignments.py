@@ -42,6 +42,7 @@ async def create_grant(
         starts_at=_utc(draft.starts_at),
         ends_at=_utc(draft.ends_at),
     )
+    # By the database's clock, which also ends it: a window must not look open here and be over there.
     check_grant(record, server=server, now=work.now)
     return await create(work, record)
 
@@ -60,6 +61,7 @@ async def create_binding(
     """Bind a field to a reference that the profile has a grant for, for the definition as it is now."""
     profile = await named(work, ProfileRecord, draft.profile, place="profile")
     server = await named(work, ServerRecord, draft.server, place="server")
+    # Who names the digest that he read is told if somebody changed the definition in between.
     _check_pin(server, field=draft.field, digest=draft.definition_digest)
     record = BindingRecord(
         id=new_id(Kind.BINDING),
@@ -88,6 +90,7 @@ async def update_binding(
     origin = ReferenceOrigin(reference_id=reference.id)
     wanted = current.model_copy(update={"origin": origin, "definition_digest": server.digest})
     await _check_granted(work, wanted, server)
+    # Leases rest on the binding's id, which stays: without an end they would keep the old reference's value.
     return await change(work, current, wanted, ended=(current.id,))
 
 
@@ -100,6 +103,7 @@ async def approve_binding(
     if server is None:
         raise Conflict("The server is gone.")
     _check_pin(server, field=current.field, digest=approval.definition_digest)
+    # Nothing ends: what rested on the binding ended when its definition was changed.
     return await change(work, current, current.model_copy(update={"definition_digest": server.digest}))
 
 
@@ -111,6 +115,7 @@ def _check_pin(server: ServerRecord, *, field: str, digest: str | None) -> None:
 
 
 async def _check_granted(work: Work, binding: BindingRecord, server: ServerRecord) -> None:
+    # Open or not by now: a binding may be made before its grant's window begins.
     grants = await work.linked(GrantRecord, binding.profile_id, binding.origin.reference_id)
     if not any_covers(grants, server=server, field=binding.field):
         raise Conflict("The profile has no grant for that reference that covers this field: grant it first.")

@@ -46,6 +46,7 @@ class Option:
 async def own_profiles(reading: Reading, person: Person) -> tuple[ProfileRecord, ...]:
     """The profiles of a subject's groups, by name."""
     found: dict[str, ProfileRecord] = {}
+    # Sorted, so that the same person always reads in the same order, whatever order the token has.
     for group in sorted(person.groups):
         for mapping in await reading.linked(MappingRecord, group_link(idp_id=person.idp_id, group=group)):
             profile = await reading.get(ProfileRecord, mapping.profile_id)
@@ -74,6 +75,7 @@ async def chosen(reading: Reading, person: Person) -> Page[ChoiceRecord]:
 async def own_choice(reading: Reading, person: Person, text: str) -> ChoiceRecord:
     """One of the subject's own choices; anybody else's is not there."""
     record = await reading.find(ChoiceRecord, text)
+    # Another's choice and none are one answer: its id must not tell that it exists.
     if record is None or (record.idp_id, record.subject) != (person.idp_id, person.subject):
         raise NotAvailable
     return record
@@ -88,6 +90,7 @@ async def option(reading: Reading, catalog: Catalog, person: Person, draft: Choi
     """What a draft can only mean for this subject; `NotAvailable` for nothing, `ChoiceNeeded` for several things."""
     server = await reading.find(ServerRecord, draft.server)
     profiles = await own_profiles(reading, person)
+    # Chosen among one's own profiles: a context that exists elsewhere answers like one that doesn't.
     if draft.context is not None:
         profiles = tuple(one for one in profiles if one.name == draft.context)
     options = [] if server is None else await _options(reading, catalog, profiles, server, draft)
@@ -101,6 +104,7 @@ async def option(reading: Reading, catalog: Catalog, person: Person, draft: Choi
 
 async def choose(work: Work, catalog: Catalog, person: Person, draft: ChoiceDraft) -> Outcome[ChoiceRecord]:
     """Make a reference the subject's default for a field. The last choice counts."""
+    # Again, behind the lock: what was allowed a moment ago may be revoked by now.
     meant = await option(work, catalog, person, draft)
     record = ChoiceRecord(
         id=new_id(Kind.CHOICE),
@@ -140,5 +144,6 @@ async def _options(
 
 
 def _by_name(catalog: Catalog, allowed: Collection[str], text: str) -> list[str]:
+    # Names are compared only with what is allowed: looking one up would take longer for those that exist.
     references = filter(None, map(catalog.by_id, allowed))
     return [one.id for one in references if text in {one.name, one.id}]

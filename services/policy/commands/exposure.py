@@ -30,6 +30,7 @@ async def exposed(reading: Reading, reference_id: str) -> tuple[Way, ...]:
             mappings=tuple(mappings),
             bindings=tuple(bindings),
             servers=servers,
+            # Thousands of instances are read only where they can matter.
             instances=await _instances(reading) if grants else (),
             now=reading.now,
         )

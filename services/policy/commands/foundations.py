@@ -43,6 +43,7 @@ async def create_idp(
     ):
         check_line(text, of=place)
     record = IdpRecord(id=new_id(Kind.IDP), seq=work.seq, revision=1, **draft.model_dump())
+    # Works are serial, so nobody else can enter the issuer between this look and the commit.
     others = await work.linked(IdpRecord, issuer_link(draft.issuer))
     if any(other.name != draft.name for other in others):
         raise Conflict("Another identity provider has that issuer.")
@@ -116,6 +117,7 @@ async def update_server(work: Work, text: str, wanted: ServerChange) -> Updated[
     digest = definition_digest(draft.definition)
     said = {"name": draft.name, "owner": draft.owner, "definition": draft.definition, "digest": digest}
     suspended: tuple[str, ...] = ()
+    # Only what pins the present definition: older ones were suspended when theirs went.
     if digest != current.digest:
         bindings = await work.linked(BindingRecord, current.id)
         suspended = tuple(one.id for one in bindings if one.definition_digest == current.digest)

@@ -46,10 +46,12 @@ async def promise(work: Work, draft: EnrolmentDraft) -> Promised:
     check_name(draft.name, of="instance")
     check_labels(draft.labels)
     waiting = await work.enrolment_by_name(draft.name)
+    # Two open tokens for one name would be a race between whoever holds them.
     if waiting is not None and waiting.state(work.now) is EnrolmentState.OPEN:
         raise Conflict("There is an open enrolment by that name: use its token, or delete it.")
     if await work.find(InstanceRecord, draft.name) is not None:
         raise Conflict("There is an instance by that name: delete it before another one takes its place.")
+    # Made here and returned once: what is kept, signed and told is its digest.
     token = enrolments.new_token()
     record = EnrolmentRecord(
         id=new_id(ENROLMENT),
@@ -134,10 +136,12 @@ def refusal() -> Unauthenticated:
 
 async def _admit(work: Work, enrolment: Enrolment, request: EnrolRequest) -> InstanceRecord:
     promised = enrolment.record
+    # Told openly: who gets here holds the token, and a mistyped name must not cost him the enrolment.
     if request.name != promised.name:
         raise BadRequest("The token is for an instance by another name.")
     if await work.find(InstanceRecord, promised.name) is not None:
         raise Conflict("There is an instance by that name.")
+    # A key that two instances had would let one speak, and give receipts, for the other.
     if await work.linked(InstanceRecord, key_link(request.signing_key)):
         raise Conflict("Another instance has that signing key: each makes its own.")
     record = InstanceRecord(
@@ -161,5 +165,6 @@ async def _admit(work: Work, enrolment: Enrolment, request: EnrolRequest) -> Ins
 async def set_state(work: Work, text: str, state: InstanceState) -> Updated[InstanceRecord] | Unchanged[InstanceRecord]:
     """Ban an instance, which ends all its leases, or allow it again."""
     current = await addressed(work, InstanceRecord, text)
+    # Allowing ends nothing, and brings nothing back: an instance asks again for what it needs.
     ended = (current.id,) if state is InstanceState.BANNED else ()
     return await change(work, current, current.model_copy(update={"state": state}), ended=ended)

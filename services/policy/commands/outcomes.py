@@ -53,6 +53,7 @@ async def create(work: Work, record: R) -> Created[R] | Unchanged[R]:
         work.put(record)
         return Created(record, _announce(work, PolicyAction.CREATED, record))
     standing, receipt = found
+    # Content without ids and moments: a script that runs twice finds what it made, and hears of what differs.
     if content(standing) != content(record):
         raise Conflict(f"There is a {kind_of(record)} like that with other content: change or delete that one.")
     return Unchanged(standing, receipt)
@@ -75,8 +76,10 @@ async def delete(work: Work, record: PolicyRecord, *, action: PolicyAction = Pol
     fallen = list(await work.falling(record.id, FALLING.get(kind_of(record), frozenset())))
     if isinstance(record, GrantRecord):
         fallen += await _stranded_choices(work, record)
+    # All in one commit: no reader ever sees a binding whose profile is gone.
     for one in (*fallen, record):
         work.delete(one)
+    # The entity first: a cut list still names what everything else rested on.
     ended = (record.id, *(one.id for one in fallen))
     receipt = _announce(work, action, record, ended=ended[:MOST_ENDED])
     return replace(receipt, ended=ended)

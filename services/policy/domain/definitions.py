@@ -73,6 +73,7 @@ def check_definition(definition: StdioServer | HttpServer) -> None:
     names = [field.name for field in definition.fields]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadRequest(f"The field {twice[0]} is there twice: give each field a name of its own.")
+    # Before anything is parsed: URL parsers drop control characters, and would check another text than is kept.
     for place, text in _texts(definition):
         check_text(text, of=place, limit=LONGEST_TEXT)
     for field in definition.fields:
@@ -88,6 +89,7 @@ def check_definition(definition: StdioServer | HttpServer) -> None:
 def _check_stdio(definition: StdioServer) -> None:
     fields = [field.name for field in definition.fields]
     for name in [*definition.environment, *fields]:
+        # Plain variables too: an administrator of servers must not become one of the gateway's process.
         if is_reserved_variable(name) or (name in fields and name.upper() in _NOT_AS_FIELDS):
             raise BadRequest(
                 f"The variable {name} changes how a process runs and is reserved: give the server another variable."
@@ -110,6 +112,7 @@ def _check_http(definition: HttpServer) -> None:
         raise BadRequest("The URL needs a host, and no user, password or fragment: declare a field for a credential.")
     if parts.scheme != "https" and not _is_loopback(host):
         raise BadRequest("The URL must be https: credentials travel with every request.")
+    # Header names have no case (RFC 9110): `Host` and `host` are one.
     headers = [field.header.lower() for field in definition.fields]
     if reserved := [header for header in headers if is_reserved_header(header)]:
         raise BadRequest(f"The header {reserved[0]} belongs to the transport: put the credential into another one.")
@@ -121,6 +124,7 @@ def _check_placeholders(definition: StdioServer | HttpServer, names: list[str]) 
     """Values never become arguments: `/proc/PID/cmdline` is open to every user of the machine."""
     if not names:
         return
+    # Longest first, so that DB_URL_RO is not taken for DB_URL with something behind it.
     either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     pattern = re.compile(rf"(?:\$\{{?|\{{\{{?\s*|%|<)(?P<name>{either})(?![A-Za-z0-9_])")
     for place, text in _texts(definition):

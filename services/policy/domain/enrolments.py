@@ -85,10 +85,12 @@ def judge(
     enrolment: Enrolment | None, used_by: InstanceRecord | None, *, signing_key: str, sealing_key: str, now: datetime
 ) -> Verdict:
     """What a presented token is worth. `used_by` is the living instance that it let in, if any."""
+    # Expiry comes first, also for a repeat: a token that leaked is worth nothing from then on, to anybody.
     if enrolment is None or now >= enrolment.record.expires_at:
         return Refuse()
     if enrolment.instance_id is None:
         return Admit(enrolment)
+    # Both keys: an answer to others would have somebody believe that they are enrolled.
     if used_by is not None and (used_by.signing_key, used_by.sealing_key) == (signing_key, sealing_key):
         return Repeat(used_by)
     return Refuse()
@@ -101,4 +103,5 @@ def new_token() -> str:
 
 def token_sha256(token: str) -> str:
     """What is kept of a token, in hex."""
+    # Text that is no UTF-8 is an unknown token like any other, and no failure of ours.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

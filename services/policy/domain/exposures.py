@@ -60,6 +60,7 @@ def _way(standing: Standing, grant: GrantRecord) -> Way:
         if server is None or binding.profile_id != grant.profile_id or not _stands(binding, server):
             continue
         if covers(grant, server=server, field=binding.field):
+            # A field that is bound to something else may still be switched to this reference, by a subject's choice.
             same = binding.origin.reference_id == grant.reference_id
             (bound if same else choosable).append((server, binding.field))
     servers = {server.id for server, _ in (*bound, *choosable)}
@@ -82,6 +83,7 @@ def _may_run(instance: InstanceRecord, servers: Iterable[str], labels: Mapping[s
     wanted = set(servers)
     return (
         instance.state is InstanceState.ACTIVE
+        # An instance that may run everything is no way to a reference that no server takes.
         and bool(wanted)
         and (ANY_SERVER in instance.allowed_servers or not wanted.isdisjoint(instance.allowed_servers))
         and labels.items() <= instance.labels.items()

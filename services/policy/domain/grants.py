@@ -37,6 +37,7 @@ def next_edge(grant: GrantRecord, *, after: datetime) -> Edge | None:
     """What happens next to a grant by itself, strictly after a moment; None if it just stays."""
     if grant.starts_at is not None and grant.starts_at > after:
         return Starts(grant.starts_at)
+    # An end that has passed is still due: whoever was away when it came must not skip it.
     return None if grant.ends_at is None else Ends(grant.ends_at)
 
 

@@ -163,4 +163,5 @@ def key_link(signing_key: str) -> str:
 
 def digest_of(*parts: Any) -> str:
     """SHA-256 in hex of the RFC 8785 form of `parts`."""
+    # Canonical JSON keeps parts apart: joined by hand, ("a/b", "c") and ("a", "b/c") would be one key.
     return hashlib.sha256(rfc8785.dumps(list(parts))).hexdigest()

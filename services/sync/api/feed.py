@@ -50,6 +50,7 @@ class FeedSecrets:
         path = f"{self._directory}/{source}"
         try:
             status = os.stat(path)  # noqa: PTH116 - for every entry: a Path costs ten times as much
+            # The inode too: a file that was replaced within one tick of the clock is another file.
             stamp = (status.st_mtime_ns, status.st_ino)
             known = self._known.get(source)
             if known is None or known[0] != stamp:
@@ -85,6 +86,7 @@ class FeedReceiver:
     async def _take(self, scope: Scope, receive: Receive) -> None:
         source, headers = scope["path"].removeprefix(PREFIX), Headers(scope=scope)
         scheme, _, presented = headers.get("authorization", "").partition(" ")
+        # Before the body is read: a stranger gets to send us headers and nothing more.
         if not self._secrets.are_right(source, presented.strip().encode()) or scheme.lower() != "bearer":
             raise Unauthenticated("The feed's secret is missing or wrong.")
         body = await _read(receive, self._limit)
@@ -101,6 +103,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
+        # Bounded as it comes, whatever Content-Length says.
         body += message.get("body", b"")
         if len(body) > limit:
             raise TooLarge(f"A feed's entry may have {limit} bytes.")

@@ -126,6 +126,7 @@ def _add_references(router: APIRouter, desk: Desk, guard: AdminGuard) -> None:
         """Rename a reference, or say who owns it and what it is for."""
         edit = Edit(**body.model_dump())
         _check(edit)
+        # Checked above, outside the transaction: a refusal takes no lock that looks wait for.
         edited = await desk.register.edit(reference_id, edit)
         if edited is None:
             raise NotAvailable

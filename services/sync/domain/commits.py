@@ -69,6 +69,7 @@ def edited(known: Known, edit: Edit) -> Known:
     """The reference as people want it: what they wrote, the source's own words no longer change."""
     wanted = {"name": edit.name, "owner": edit.owner, "description": edit.description}
     changes = {field: text for field, text in wanted.items() if text is not None}
+    # A name is always a person's or ours: no source ever gives one, so there is nothing to protect it from.
     written = known.set_by_admin | (changes.keys() - {"name"})
     return replace(known, record=known.record.model_copy(update=changes), set_by_admin=written)
 
@@ -109,6 +110,7 @@ def revised(known: Known, seq: int, **changes: object) -> Known:
 
 def _updated(known: Known, found: Found, moment: Moment, state: ReferenceState) -> Known:
     owner, description = described_by(known, found)
+    # What is back goes on by itself: a successor would send people to the wrong place.
     successor_id = known.record.successor_id if state in GONE else None
     after = revised(
         known,

@@ -113,12 +113,14 @@ def _of_one(known: Known, seen: Found) -> Finding | None:
     record = known.record
     state = _state_of(record, seen)
     newer = record.version != str(seen.version)
+    # Removed, renamed: whichever was said first stays, or each sweep would announce it anew.
     if record.state in GONE and state in GONE:
         return None
     if seen.born_at != known.born_at and not newer and record.state not in GONE:
         # Deleted and made again between two looks: what was read under this version is not what it names now.
         # First it is gone; the next look finds it again.
         return StateChanged(known, ReferenceState.REMOVED)
+    # A new version that can't be read is no rotation: nobody could take it up.
     if newer and state is ReferenceState.ACTIVE:
         return Rotated(known, seen)
     if newer or state is not record.state:

@@ -34,6 +34,7 @@ class Hints:
         """Keep a hint, or let one that waits already stand for it. False when there is no room."""
         if hint.path in self._waiting:
             return True
+        # After the look for one that waits: a full queue still takes what it already holds.
         if len(self._waiting) >= self._capacity:
             return False
         self._waiting[hint.path] = hint

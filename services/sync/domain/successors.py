@@ -41,6 +41,7 @@ def likely_successor(gone: ReferenceRecord, gone_at: datetime, appeared: Iterabl
     )
     if not scored or scored[0][0] < NEAR:
         return None
+    # Two that are equally near say only that we don't know.
     if len(scored) > 1 and scored[0][0] - scored[1][0] < MARGIN:
         return None
     return scored[0][1]
@@ -57,6 +58,7 @@ def _may_follow(gone: ReferenceRecord, gone_at: datetime, one: Appeared) -> bool
 
 def nearness(path: str, other: str) -> float:
     """From 0 (nothing in common) to 1 (the same); the last part of a path counts as much as all of it."""
+    # People move folders more often than they rename what is in them.
     leaf, other_leaf = path.rpartition("/")[2], other.rpartition("/")[2]
     return (_likeness(path, other) + _likeness(leaf, other_leaf)) / 2
 

@@ -34,12 +34,14 @@ class Connections:
         """
         check_source_name(name)
         place = self._place(provider=provider, origin=origin, mount=mount, prefix=prefix)
+        # Outside any transaction: a vault that hangs must hold no lock of ours.
         match await self.readers[place.provider](name, place).check():
             case Unsuitable(why):
                 raise BadRequest(f"This can't be a source: {why}")
             case Unreached(why):
                 raise SourceUnavailable(f"The source can't be worked with: {why}")
         connected = await self.register.connect(name, place)
+        # This replica at once; others look every second by themselves.
         self.keepers.refresh()
         return connected
 

@@ -93,6 +93,7 @@ class Keeper:
         self._hints = Hints(means.hint_capacity)
         self._hinted = asyncio.Event()
         self._wanted = asyncio.Event()
+        # A start begins with a close sweep: hints that were held in memory are lost with the process.
         self._wanted.set()
         self._closely = True
         self._owed = False
@@ -125,6 +126,7 @@ class Keeper:
     async def run(self) -> None:
         """Keep it until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            # Several, so that one path whose answer is slow does not hold up the others; never two at one path.
             for _ in range(self._means.workers):
                 tasks.create_task(self._follow_hints())
             tasks.create_task(self._sweep())
@@ -178,6 +180,7 @@ class Keeper:
         wanted = self._owed = self._wanted.is_set() or self._owed
         self._wanted.clear()
         source_id = self.source.record.id
+        # Room first, lock second: a replica that waits for room must not keep another from sweeping.
         async with self._means.surveys, self._means.books.surveying(source_id, wait=False) as mine:
             if not mine:
                 # Another's may have begun before what this one was asked for: then it is still owed.
@@ -252,6 +255,7 @@ class Keepers:
             self.trouble = error.detail
             return
         self.trouble = None
+        # Ended before new ones begin: a source that was removed and added again has one keeper, not two.
         await _end([tasks.pop(gone) for gone in tasks.keys() - sources.keys()])
         for gone in self._keepers.keys() - sources.keys():
             del self._keepers[gone]

@@ -72,6 +72,7 @@ class Looker:
         async with self.books.at(source.record.id, path) as work:
             if work is None:
                 return Looked()
+            # Together: both are behind the lock already, and the longer one is all that a look costs.
             seen, known = await asyncio.gather(source.reader.read(path, keys=True), work.known())
             if isinstance(seen, Unread | Unreached):
                 return seen
@@ -98,6 +99,7 @@ async def _say(
     seen: Found | Missing | Denied,
     detected_by: Detection,
 ) -> None:
+    # As late as possible: from here on every other commit of sync waits for this one.
     moment = await work.begin(detected_by)
     if isinstance(seen, Missing):
         findings = await _with_successors(work, findings, moment.at)

@@ -50,6 +50,7 @@ class RunDesk:
 
     async def ask(self, sources: Collection[str], *, asked_by: str) -> Run:
         """Note a sync of these sources, by name; the work begins at once."""
+        # Kept before it is answered: whoever has its id can ask any replica, also after this one died.
         run = await self._runs.open(sources, asked_by=asked_by)
         self._asked.set()
         return run
@@ -113,6 +114,7 @@ class RunDesk:
 
     async def _survey(self, name: str, parts: dict[str, RunPart]) -> None:
         keeper = self._keepers.named(name)
+        # Disconnected since it was asked for, or left out as unfit.
         if keeper is None:
             parts[name] = replace(parts[name], state="failed", why="the source is not connected")
             return
@@ -120,6 +122,7 @@ class RunDesk:
         def progress(seen: int, changed: int) -> None:
             parts[name] = replace(parts[name], state="running", seen=seen, changed=changed)
 
+        # Waits for a sweep that is under way, and then looks itself: that one may have passed what this was asked for.
         async with self._means.surveys, self._means.books.surveying(keeper.source.record.id, wait=True):
             match await self._means.surveyor.survey(keeper.source, Detection.MANUAL, progress=progress):
                 case Unreached(why):

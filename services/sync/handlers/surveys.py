@@ -100,6 +100,7 @@ class Surveyor:
         """
         began, tally = time.monotonic(), _Tally(progress, closely)
         with span("survey", source=source.record.id, detected_by=detected_by.value):
+            # Unlocked, and good enough to compare with: whatever differs is looked at again behind the path's lock.
             known = await self.books.snapshot(source.record.id)
             await self._each(source, self._paths(source, known, tally), known, tally, detected_by)
         sight = _sight(tally, detected_by, took_s=time.monotonic() - began)
@@ -121,7 +122,9 @@ class Surveyor:
                 case Listed(path) if path not in tally.listed:
                     tally.listed.add(path)
                     yield entry
+        # A list may lack what is there (a page that moved, a closed folder): each absence is asked about by itself.
         for path, references in known.items():
+            # What is gone already is not asked for again: it is found when it is listed.
             if path not in tally.listed and any(one.record.state not in GONE for one in references):
                 yield Listed(path)
 
@@ -165,6 +168,7 @@ class Surveyor:
         if isinstance(seen, Found) and is_older(known, seen) and detected_by is not Detection.MANUAL:
             tally.saw(older=True)
             return
+        # Whether names can be seen by now shows only in a look that asks for them, which costs entries in the feed.
         keyless = detected_by is Detection.MANUAL and any(one.record.key is None for one in known)
         if not keyless and not detect(known, seen, accept_older=True):
             tally.saw()

@@ -45,6 +45,7 @@ class CredentialFiles:
         `source` must be plain enough for a file's name (`naming.is_source_name`).
         """
         credential = self._read(source)
+        # Compared as parts, so that two spellings of one origin are one and a longer host is another.
         if credential.origin != origin:
             raise NoCredential(f"The credential of {source} was entered for another origin.")
         return credential

@@ -187,6 +187,7 @@ class Kv2Reader:
     async def _read(self, path: str, *, keys: bool) -> Observation:
         """Both questions are asked at once; if somebody wrote between them, both again."""
         for _ in range(_TRIES):
+            # Together they may be of two versions, which the version tells; in turn they would take twice as long.
             metadata, names = await asyncio.gather(self._metadata(path), self._names(path) if keys else _nothing())
             match metadata, names:
                 case Found(state=ReferenceState.ACTIVE), _Names(version, visible) if version in {
@@ -256,6 +257,7 @@ class Kv2Reader:
         try:
             credential = self._credentials.get(self._name, self._origin)
             url = URL(f"{self._origin}/v1/{where}{'?' + urlencode(query) if query else ''}", encoded=True)
+            # X-Vault-Request: a vault's agent may demand it, against requests that somebody forged from inside.
             headers = {"X-Vault-Token": credential.token, "X-Vault-Request": "true"}
             answer = await self._egress.request("GET", url, headers=headers)
         except (NoCredential, NotReached) as error:

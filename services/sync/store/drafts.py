@@ -53,6 +53,7 @@ class Draft:
             signed = self._seal.sign(self._source)
             await self._sources.put(self._source, signed)
             self._commit.state(self._source, signer=signed.signer())
+        # Sources before references, and rows before the outbox: the order in which locks are taken everywhere.
         await self._put_references()
         for applied in self._said:
             if (change := applied.change) is not None:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.sync.store.outages import own_errors
 
+# Of the session and not of a transaction: whoever dies loses it at once, whatever he was doing.
 _TRY: Final = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
 _WAIT: Final = text("SELECT pg_advisory_lock(hashtextextended(:name, 0))")
 _UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
@@ -22,6 +23,7 @@ async def held(engine: AsyncEngine, name: str, *, wait: bool) -> AsyncIterator[b
     parameters = {"name": name}
     with own_errors():
         async with engine.connect() as connection:
+            # No transaction stays open while the lock is held: one of minutes keeps the database from cleaning up.
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             mine = (await connection.execute(_WAIT if wait else _TRY, parameters)).scalar_one()
             if mine is False:

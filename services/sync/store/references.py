@@ -67,6 +67,7 @@ def _at_path() -> Select[Any]:
     path = bindparam("at", type_=Text)
     same = (func.md5(table.path) == func.md5(path), table.path == path)
     where = (table.source_id == bindparam("source"), ~table.deleted, *same)
+    # In the order of ids, as everywhere, so that two transactions never wait for each other in a circle.
     return select(*_SIGNED).where(*where).order_by(table.id).with_for_update()
 
 
@@ -118,6 +119,7 @@ class ReferenceStore:
 
     async def is_taken(self, name: str) -> bool:
         """Whether a living reference has that name."""
+        # Gone ones count: until they are forgotten, their name would mean two things to whoever reads the record.
         query = select(references.c.id).where(references.c.name == name, ~references.c.deleted)
         return (await self.session.execute(query)).first() is not None
 

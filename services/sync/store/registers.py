@@ -35,6 +35,7 @@ class PostgresRegister:
     async def connect(self, name: str, place: KvSource) -> Connected:
         """See `Register`."""
         async with transaction(self._sessions) as session:
+            # Before the look: two at once would both find the name free, and one would fail on the index.
             await session.execute(_LOCK_NAMES)
             existing = await SourceStore(session, self._seal).find(name)
             if existing is not None:
@@ -71,6 +72,7 @@ class PostgresRegister:
             if known is None:
                 return None
             wanted = edited(known, edit)
+            # Nothing new takes no number: a script that says the same again wakes nobody.
             if wanted == known:
                 return Edited(known.record, Receipt(entity_id=reference_id, seq=known.record.seq))
             draft = await Draft.begin(self._commits, session, self._seal)

@@ -55,6 +55,7 @@ class PostgresRuns:
     @asynccontextmanager
     async def working(self, run_id: str) -> AsyncIterator[bool]:
         """See `Runs`."""
+        # Not waited for: whoever holds it will end the run, and if it dies this is tried again.
         async with held(self._engine, f"keyfob-run:{run_id}", wait=False) as mine:
             yield mine
 

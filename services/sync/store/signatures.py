@@ -28,6 +28,7 @@ class Signed:
         """For `Commit.state`: gives the signature that was already made, over the same bytes."""
 
         def give(*, topic: str, type_: str, key: str, payload: bytes) -> tuple[str, bytes]:
+            # One signature for the row and the topic: if the two differed, one would be a record that nobody signed.
             if payload != self.payload:
                 raise ValueError(f"{topic} {type_} {key} is not what was signed")
             return self.key_id, self.signature

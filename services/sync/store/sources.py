@@ -87,6 +87,7 @@ class SourceStore:
         """Keep how a survey went."""
         found_by = _FOUND_BY[sight.detected_by]
         values: dict[Any, Any] = {coverage.c.why: sight.why, found_by: found_by + sight.changed}
+        # A survey that did not come through says nothing of the source but why.
         if sight.reachable:
             values |= {
                 coverage.c.surveyed_at: func.clock_timestamp(),

@@ -101,6 +101,7 @@ class PostgresBooks:
         """See `Books`."""
         async with transaction(self._sessions) as session:
             holding = await session.execute(_HOLD, {"place": f"{source_id}\n{path}", "source": source_id})
+            # Deleted while this waited for the path: there is nothing to look at any more.
             if holding.one()[-1] is None:
                 yield None
                 return
@@ -134,6 +135,7 @@ class PostgresBooks:
         async with transaction(self._sessions) as session:
             store = SourceStore(session, self._seal)
             record = await store.find(source_id)
+            # Without a lock at first: nearly every survey finds what it found before, and should make nobody wait.
             if record is not None and record.reachable is not sight.reachable:
                 await self._turn(session, source_id, reachable=sight.reachable)
             await store.note_sight(source_id, sight)
