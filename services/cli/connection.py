@@ -79,6 +79,7 @@ class Api:
     ) -> Any:
         """The JSON answer of one call; `query` entries that are None are left out."""
         base = self._base(service)
+        # None means not asked for; sent, it would be the text `None`.
         parameters = {key: value for key, value in (query or {}).items() if value is not None}
         # Read for every call: a token that was renewed is used at once, by whoever lives long.
         headers = {"Authorization": f"Bearer {_token(self._connection.token_file)}"}
@@ -95,6 +96,7 @@ class Api:
         try:
             return response.json() if response.content else None
         except ValueError:
+            # Not chained: a parser's message quotes what it could not read.
             raise CommandFailed(_words(response, service)) from None
 
     def _base(self, service: str) -> str:

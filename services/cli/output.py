@@ -28,6 +28,7 @@ class Output:
             return
         table = Table(title=title or None, title_justify="left", header_style="bold", expand=False)
         for column in columns:
+            # Folded and not cut: an id that lost its end is no use to anybody.
             table.add_column(column.rpartition(".")[2].replace("_", " "), overflow="fold")
         for item in items:
             table.add_row(*(_shown(_pick(item, column)) for column in columns))

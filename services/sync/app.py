@@ -86,6 +86,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, egress: Egress) ->
     # Only the newest reason counts; a list would grow for as long as a broker is away.
     waiting: deque[str] = deque(maxlen=1)
     readiness.add("relay", lambda: waiting[0] if waiting else relay.reason)
+    # Not whether each source answers: one that is away must not take sync out of service for all others.
     readiness.add("sources", lambda: parts.keepers.trouble)
 
     async def publish() -> None:
@@ -96,6 +97,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, egress: Egress) ->
     @contextlib.asynccontextmanager
     async def run() -> AsyncIterator[None]:
         await migrate(engine, scripts=MIGRATIONS, schema=SCHEMA)
+        # The relay waits for its topics by itself, so that sources are looked at while the broker is still away.
         background.start("relay", publish)
         background.start("keepers", parts.keepers.run)
         background.start("runs", parts.desk.runs.run)
@@ -149,6 +151,7 @@ def _hearer(keepers: Keepers) -> Hear:
     def hear(name: str, entry: Mapping[str, Any], traceparent: str | None) -> None:
         keeper = keepers.named(name)
         if keeper is not None:
+            # The place is the keeper's own: an entry is compared with what was connected, whoever sent it.
             keeper.hear(hint_of(entry, keeper.source.record.place), traceparent=traceparent)
 
     return hear

@@ -135,6 +135,7 @@ def add_grant(
         field=field,
         destination=destination,
         labels=label,
+        # A time without a zone is the person's own; the service takes none without.
         starts_at=starts_at.astimezone().isoformat() if starts_at else None,
         ends_at=ends_at.astimezone().isoformat() if ends_at else None,
     )
@@ -198,6 +199,7 @@ def approve_binding(binding: str, *, digest: str | None = None, out: Output = _T
         The definition that you have read (keyfob server show): another one by now is refused.
     """
     found = find("policy", "bindings", binding)
+    # Left out, it approves whatever stands now: fine for whoever has just changed it himself.
     body = _given(definition_digest=digest)
     result = api().call("POST", "policy", entity_path("bindings", found["id"]) + "/approve", body=body)
     out.said("The binding stands for the present definition.", result)

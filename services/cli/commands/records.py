@@ -40,6 +40,7 @@ def show_notice(notice: str, *, wait_s: float = 0.0, out: Output = _TABLE) -> No
 
     Ends with a non-zero code while somebody could still use what ended.
     """
+    # Convergence is asked for by the cause: one call for people who hold a receipt and for those who hold a notice.
     if notice.startswith("notice/"):
         cause = api().call("GET", "notifier", entity_path("notices", notice))
         notice = cause.get("notice", cause)["cause_id"]

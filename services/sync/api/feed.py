@@ -58,6 +58,7 @@ class FeedSecrets:
                 self._known[source] = known
         except (OSError, Misconfigured):
             return None
+        # An empty file is no secret: it would be presented by whoever presents nothing.
         return known[1] or None
 
 
@@ -94,6 +95,7 @@ class FeedReceiver:
             entry = orjson.loads(body)
         except orjson.JSONDecodeError:
             entry = None
+        # What else it says is for `hint_of`, which takes any object and ignores what it does not know.
         if not isinstance(entry, dict):
             raise BadRequest("A feed's entry is a JSON object in UTF-8.")
         self._hear(source, entry, headers.get("traceparent"))

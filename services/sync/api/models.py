@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 
 def storable(text: str) -> str:
     """Text that a database keeps; `ValueError` for what is none."""
+    # PostgreSQL takes no NUL, and no encoding takes a lone surrogate: both would fail far from whoever sent them.
     if any(unicodedata.category(one) in {"Cc", "Cs"} for one in text):
         raise ValueError("control characters and lone surrogates are not text")
     return text

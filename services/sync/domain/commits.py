@@ -129,6 +129,7 @@ def _change(before: Known, kind: VaultChangeKind, after: Known, found: Found | N
     # A path that is no longer shown has no time of its provider: the moment of the look bounds it.
     changed_at = moment.at
     if found is not None:
+        # A new version has a moment of its own; another state of the same one began when the source says.
         changed_at = found.created_at if kind is VaultChangeKind.ROTATED else found.since
     return Applied(after, _say(after.record, kind, moment, changed_at=changed_at, before=before.record))
 

@@ -91,6 +91,7 @@ def detect(
         case Denied():
             return _all_become(references, ReferenceState.UNREADABLE)
         case Found():
+            # All or nothing for the path: its references are of one version, and half of them must not go back.
             if is_older(references, seen) and not accept_older:
                 return ()
             findings = (_of_one(one, seen) for one in references)
@@ -136,6 +137,7 @@ def _state_of(record: ReferenceRecord, seen: Found) -> ReferenceState:
         return ReferenceState.ACTIVE if _comes_back(record, seen) else record.state
     if seen.state is not ReferenceState.ACTIVE:
         return seen.state
+    # Only what the source shows decides: a key is lost when the names can be seen and it is not among them.
     lost = record.key is not None and seen.keys is not None and record.key not in seen.keys
     return ReferenceState.REMOVED if lost else ReferenceState.ACTIVE
 
@@ -153,6 +155,7 @@ def _discovered(references: tuple[Known, ...], seen: Found) -> tuple[Discovered,
     if seen.keys is None:
         stands = any(one.record.key is None or one.record.state not in GONE for one in references)
         return () if stands else (Discovered(seen, None),)
+    # Gone ones too: a name that comes back is the old reference again, with its grants.
     have = {one.record.key for one in references}
     return tuple(Discovered(seen, key) for key in seen.keys if key not in have)
 

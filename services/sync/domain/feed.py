@@ -52,6 +52,7 @@ def hint_of(entry: Mapping[str, Any], place: KvSource) -> Hint:
         return _IGNORED
     if not isinstance(path, str) or _in_namespace(request):
         return _IGNORED
+    # A mount that was moved or tuned, or rights that changed, may change what every path shows.
     if path.startswith((f"sys/mounts/{place.mount}", *_RIGHTS_AND_MOUNTS)):
         return SourceTouched()
     return _below_mount(path, place)

@@ -67,6 +67,7 @@ def cut_text(text: str) -> str:
 def candidates(*, source: str, path: str, key: str | None) -> Iterator[str]:
     """`path/key`, else `source/path/key`, else that with a number: without end."""
     plain = path if key is None else f"{path}/{key}"
+    # A path may begin with `reference/`; a name that does could be taken for an id, so it gets its source in front.
     if not _looks_like_id(plain):
         yield _presentable(plain)
     qualified = f"{source}/{plain}"
@@ -80,6 +81,7 @@ def _presentable(name: str) -> str:
     shown = "".join(one if _is_plain(one) else "?" for one in name)
     if shown == name == name.strip() and len(name) <= LONGEST_NAME:
         return name
+    # Of the whole name, so that two long ones with the same beginning stay apart.
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
     return f"{shown.strip()[: LONGEST_NAME - _DIGITS - 1]}~{digest}"
 

@@ -39,6 +39,7 @@ def likely_successor(gone: ReferenceRecord, gone_at: datetime, appeared: Iterabl
         key=lambda pair: pair[0],
         reverse=True,
     )
+    # No successor is said rather than a doubtful one: it is where people would point their grants.
     if not scored or scored[0][0] < NEAR:
         return None
     # Two that are equally near say only that we don't know.

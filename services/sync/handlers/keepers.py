@@ -66,6 +66,7 @@ class Rhythm:
             if not failures
             else min(self.sweep_every_s, self.retry_s * 2 ** min(failures - 1, _MOST_DOUBLINGS))
         )
+        # To both sides: on average a source is swept as often as was asked for.
         return base * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - to spread load
 
 
@@ -142,6 +143,7 @@ class Keeper:
             try:
                 await self._follow(hint)
             finally:
+                # Whatever came of the look: a path that stayed marked would never be looked at again.
                 self._hints.done(hint.path)
                 # One for this path may have come meanwhile.
                 self._hinted.set()
@@ -155,6 +157,7 @@ class Keeper:
                     self.survey_soon()
                 case Looked(changes=changes):
                     self._found += changes
+        # Ours to make up for: the vault said its word once and does not say it again.
         except Unavailable as error:
             _log.warning("look-postponed", source=self.source.record.name, reason=error.detail)
             await asyncio.sleep(_PAUSE_S)
@@ -252,6 +255,7 @@ class Keepers:
         try:
             sources = {record.id: record for record in await self._means.books.sources()}
         except KeyfobError as error:
+            # What is kept is kept on: a database that is away takes no source away.
             self.trouble = error.detail
             return
         self.trouble = None

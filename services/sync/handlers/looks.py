@@ -59,6 +59,7 @@ class Looker:
         """Look at one path and commit what changed. `Unavailable` if the database is not."""
         so_far = Looked()
         for _ in range(_STEPS):
+            # For each step anew: one that is looked at several times does not hold the others up meanwhile.
             async with self.limit:
                 outcome = await self._once(source, path, detected_by)
             if not isinstance(outcome, Looked):
@@ -101,6 +102,7 @@ async def _say(
 ) -> None:
     # As late as possible: from here on every other commit of sync waits for this one.
     moment = await work.begin(detected_by)
+    # Only what is missing may have been renamed: what is deleted and still shown is where it was.
     if isinstance(seen, Missing):
         findings = await _with_successors(work, findings, moment.at)
     names: set[str] = set()

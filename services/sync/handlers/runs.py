@@ -63,6 +63,7 @@ class RunDesk:
             run = await self._runs.get(run_id)
             if run is None or run.state != "running" or loop.time() >= deadline:
                 return run
+            # Polled, since another replica may be the one that works on it.
             await asyncio.sleep(min(_AWAIT_S, deadline - loop.time()))
 
     async def run(self) -> None:
@@ -108,6 +109,7 @@ class RunDesk:
         except* KeyfobError as errors:
             raise errors.exceptions[0] from None
         finally:
+            # Before the last note: one of progress that came later would take the end back.
             noting.cancel()
             await asyncio.gather(noting, return_exceptions=True)
         await self._runs.note(run.id, parts.values(), ended=True)

@@ -137,10 +137,12 @@ class Surveyor:
         detected_by: Detection,
     ) -> None:
         """Compare all paths, a few at a time; stop at the first that shows the source as not reachable."""
+        # Short: the list is read no faster than its paths are compared, and no further than a source that goes away.
         waiting: asyncio.Queue[Listed | None] = asyncio.Queue(_WORKERS)
 
         async def work() -> None:
             while (entry := await waiting.get()) is not None:
+                # The queue is still emptied, so that whoever fills it comes to its end.
                 if tally.unreached is None:
                     await self._compare(source, entry, known.get(entry.path, ()), tally, detected_by)
 

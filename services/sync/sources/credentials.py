@@ -72,6 +72,7 @@ class CredentialFiles:
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, BadRequest):
             # Not chained: a parser's message may quote what stood in the file.
             raise NoCredential(f'{path.name} must hold {{"origin": "https://…", "token": "…"}}.') from None
+        # What a header can't carry would fail inside the client, with the token in its message.
         if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
             raise NoCredential(f"{path.name} holds no usable token.")
         return Credential(origin, token)

@@ -227,6 +227,7 @@ class Kv2Reader:
 
     async def _names(self, path: str) -> _Names | _Changed | Unreached:
         """A right that nobody gave us is not asked for every time: each question is two more entries in the feed."""
+        # Seen once, names are asked for always: one closed secret must not hide the names in all others.
         if not self._names_were_seen and time.monotonic() < self._ask_names_at:
             return _Names(None, None)
         match await self._get(f"{self._mount}/subkeys/{_quoted(path)}", depth="1"):
@@ -293,6 +294,7 @@ def _read(answer: Answer) -> _Answer:
     data = data if isinstance(data, dict) else {}
     if answer.status == HTTPStatus.OK:
         return _Ok(data)
+    # "Nothing there" has an empty list of errors. A text says that the route is missing, which tells of no secret.
     errors = document.get("errors")
     return _NoRoute(cut(errors[0])) if isinstance(errors, list) and errors else _Absent(data)
 
@@ -341,6 +343,7 @@ class _Metadata(BaseModel):
 
 
 def _state(current: _Version | None, updated_at: datetime, now: datetime) -> tuple[ReferenceState, datetime]:
+    # Destroyed before deleted: a version can be both, and only one of them can be undone.
     if current is None or current.destroyed:
         return ReferenceState.REMOVED, updated_at
     if current.deletion_time and current.deletion_time <= now:

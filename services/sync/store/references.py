@@ -152,6 +152,7 @@ class ReferenceStore:
 
     async def put(self, entries: Sequence[tuple[Known, Signed]], *, at: datetime) -> None:
         """Write references as they are from the commit of `at` on."""
+        # One statement for all: a secret of many names is one trip while everybody waits for the commit.
         await self.session.execute(_PUT, [_row(known, signed, at) for known, signed in entries])
 
     def _opened(self, row: RowMapping) -> Known:

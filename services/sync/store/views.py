@@ -96,6 +96,7 @@ class PostgresViews:
 
     async def references(self, wanted: Wanted, *, after: str, limit: int) -> tuple[ReferenceView, ...]:
         """See `Views`."""
+        # Names are unique among the living, so the last one shown is where the next page begins.
         query = _references().where(references.c.name > after)
         if wanted.source is not None:
             query = query.where(sources.c.name == wanted.source)
