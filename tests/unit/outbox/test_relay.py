@@ -288,7 +288,7 @@ class TestFollowing:
 class TestRunning:
     @pytest.fixture
     def relay(self, monkeypatch: pytest.MonkeyPatch) -> Relay:
-        monkeypatch.setattr(relay_module, "BACK_OFF_S", (0.0,))
+        monkeypatch.setattr(relay_module, "BACK_OFF_S", (0.0, 0.001))
         return Relay(
             database=make_url(f"postgresql+asyncpg://keyfob:{CANARY}@db/x"),
             schema="tests",
@@ -333,6 +333,7 @@ class TestRunning:
         assert isinstance(relay.state, Starting)
         assert str(relay.reason).startswith(f"{whose}: {type(error).__name__}")
         assert CANARY not in str(logs)
+        assert [line["retry_after_s"] for line in logs][:3] == [0.0, 0.001, 0.001], "it asks less and less often"
 
     async def test_a_mistake_of_ours_is_not_tried_for_ever(self, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
         async def attempt() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,6 +120,24 @@ def test_a_large_commit_of_which_a_message_is_gone_is_found_as_well(connection: 
     connection.commit(2, 3)
     with pytest.raises(OutboxDamaged, match="commit 1 "):
         after(connection)
+
+
+def test_what_is_published_is_forgotten_and_noted_in_one_transaction() -> None:
+    """One without the other would look like a database that was restored, and stop the relay."""
+    steps: list[str] = []
+
+    class Recording:
+        @asynccontextmanager
+        async def transaction(self) -> AsyncIterator[None]:
+            steps.append("begin")
+            yield
+            steps.append("commit")
+
+        async def execute(self, statement: str, seq: int) -> None:
+            steps.append(f"{statement.split()[0]} {seq}")
+
+    asyncio.run(OutboxStore(Recording(), SCHEMA).forget_through(7))
+    assert steps == ["begin", "DELETE 7", "UPDATE 7", "commit"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 60)), max_size=12))
