@@ -134,7 +134,7 @@ def test_what_is_published_is_forgotten_and_noted_in_one_transaction() -> None:
             steps.append("commit")
 
         async def execute(self, statement: str, seq: int) -> None:
-            steps.append(f"{statement.split()[0]} {seq}")
+            steps.append(f"{statement.split(maxsplit=1)[0]} {seq}")
 
     asyncio.run(OutboxStore(Recording(), SCHEMA).forget_through(7))
     assert steps == ["begin", "DELETE 7", "UPDATE 7", "commit"]
