@@ -5,7 +5,7 @@ Topics of state (`compacted`) and `notices` have exactly one partition, forever:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 CATALOG = "keyfob.catalog.v1"
@@ -29,12 +29,17 @@ class Topic:
     ordered: bool
     """True where a second partition would break the meaning: such a topic may never grow."""
 
+    stamped_by_broker: bool = False
+    """True where a time is proof: the broker's own clock, whatever the producer's says."""
+
     def config(self, replication: int) -> dict[str, str]:
         """Kafka topic configuration; with three replicas two must have written before an ack."""
         durable = {
             "min.insync.replicas": str(max(1, replication - 1)),
             "unclean.leader.election.enable": "false",
         }
+        if self.stamped_by_broker:
+            durable["message.timestamp.type"] = "LogAppendTime"
         if self.kept is None:
             return durable | {"cleanup.policy": "compact", "min.compaction.lag.ms": "60000"}
         return durable | {
@@ -62,7 +67,8 @@ TOPICS: tuple[Topic, ...] = (
     _ordered(POLICY_CHANGES, 30),
     _spread(ACCESS, 30),
     _ordered(NOTICES, 7),
-    _spread(RECEIPTS, 7),
+    # When an instance was last heard decides whether it may still hold a value.
+    replace(_spread(RECEIPTS, 7), stamped_by_broker=True),
     _ordered(ALERTS, 30),
     _spread(AUDIT, 30),
 )

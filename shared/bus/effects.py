@@ -357,7 +357,8 @@ class Liveness:
             return
         for partition, position in positions.items():
             before = self._seen.get(partition)
-            if before is None or before[0] != position:
+            # Nothing lay there at the last look: what came since has waited for moments, however long all was quiet.
+            if before is None or before[0] != position or partition not in self._behind:
                 self._seen[partition] = (position, self._clock())
         lags = {partition: ends[partition] - position for partition, position in positions.items()}
         self._behind = {partition: lag for partition, lag in lags.items() if lag > 0}

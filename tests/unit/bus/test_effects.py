@@ -123,6 +123,19 @@ async def test_a_consumer_that_does_not_move_while_the_end_does_is_stuck() -> No
     assert not liveness.stuck
 
 
+async def test_what_comes_after_a_long_silence_is_given_its_time() -> None:
+    clock, member = FakeClock(), FakeGroupMember(5, 5)
+    liveness = Liveness(clock=clock, bound_s=10)
+    await liveness.observe(member)
+    clock.advance(60)
+    member.end = 6
+    await liveness.observe(member)
+    assert not liveness.stuck
+    clock.advance(11)
+    await liveness.observe(member)
+    assert liveness.stuck
+
+
 async def test_a_message_that_takes_too_long_is_stuck_though_nothing_lies_behind_it() -> None:
     clock = FakeClock()
     liveness = Liveness(clock=clock, bound_s=10)

@@ -8,7 +8,7 @@ import pytest
 
 from shared.events.contract import StateRecord
 from shared.events.registry import CONTRACTS, by_type
-from shared.topics import ACCESS, CATALOG, DEAD_LETTERS, NOTICES, POLICY, TOPICS, Topic, dead
+from shared.topics import ACCESS, CATALOG, DEAD_LETTERS, NOTICES, POLICY, RECEIPTS, TOPICS, Topic, dead
 
 ALL = {topic.name: topic for topic in (*TOPICS, *DEAD_LETTERS)}
 
@@ -69,3 +69,8 @@ def test_no_two_contracts_share_a_type() -> None:
     assert len({contract.TYPE for contract in CONTRACTS}) == len(CONTRACTS)
     states = tuple(contract for contract in CONTRACTS if issubclass(contract, StateRecord))
     assert by_type(states) == {contract.TYPE: contract for contract in states}
+
+
+def test_when_an_instance_was_heard_is_told_by_the_broker_and_by_nobody_else() -> None:
+    stamped = {name for name, topic in ALL.items() if topic.config(1).get("message.timestamp.type") == "LogAppendTime"}
+    assert stamped == {RECEIPTS}
