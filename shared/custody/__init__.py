@@ -1,9 +1,28 @@
 """Keeping values at rest: sealed under keys of their own, which are wrapped by the installation's key.
 
-`key_text` keys as text that a person can copy, `keks` the installation's key (KEK).
+`keks` the installation's key (KEK) and `key_text` its text, `contexts` what a value belongs to, `seals` values and
+`wraps` their keys. Byte layouts stand in the docstrings; docs/decisions/0012 says why.
 """
 
+from shared.custody.contexts import CredentialContext, SealContext, ValueContext
 from shared.custody.keks import Kek, KekWornOut, load_kek, save_new_kek
 from shared.custody.key_text import KeyTextInvalid
+from shared.custody.seals import LARGEST_VALUE, SealedValue, open_at_rest, seal_at_rest
+from shared.custody.wraps import kek_id_of, rewrap
 
-__all__ = ["Kek", "KekWornOut", "KeyTextInvalid", "load_kek", "save_new_kek"]
+__all__ = [
+    "LARGEST_VALUE",
+    "CredentialContext",
+    "Kek",
+    "KekWornOut",
+    "KeyTextInvalid",
+    "SealContext",
+    "SealedValue",
+    "ValueContext",
+    "kek_id_of",
+    "load_kek",
+    "open_at_rest",
+    "rewrap",
+    "save_new_kek",
+    "seal_at_rest",
+]
