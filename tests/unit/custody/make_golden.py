@@ -13,6 +13,7 @@ from typing import Any, Final
 from shared.crypto.secret import SecretBytes
 from shared.custody.contexts import CredentialContext, SealContext, ValueContext
 from shared.custody.keks import Kek
+from shared.custody.recovery import RecoveryKey, seal_for_recovery
 from shared.custody.seals import SealedValue, seal_at_rest
 
 GOLDEN: Final = Path(__file__).parent / "golden"
@@ -33,6 +34,12 @@ def _sealed(context: SealContext) -> dict[str, str]:
     return {"kek": SEED.hex(), "sealed": made.sealed.hex(), "wrap": made.wrap.hex(), "value": VALUE}
 
 
+def _recovery() -> dict[str, str]:
+    key = RecoveryKey(SecretBytes(bytes(range(64, 96))))
+    texts = {"recovery_key": key.to_text(), "recovery_public": key.public.to_text()}
+    return texts | {"blob": seal_for_recovery(counting_kek(), key.public).hex()}
+
+
 def _write(name: str, content: dict[str, Any]) -> None:
     path = GOLDEN / name
     if not path.exists():
@@ -43,6 +50,7 @@ def main() -> None:
     """Write what is missing."""
     _write("sealed-value-1.json", _sealed(VALUE_CONTEXT))
     _write("sealed-credential-1.json", _sealed(CREDENTIAL_CONTEXT))
+    _write("recovery-1.json", _recovery())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_a_secret_is_written_like_the_bytes_in_it() -> None:
 
 
 @given(st.data())
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(100))
 def test_one_exchanged_character_is_noticed_and_not_quoted(data: st.DataObject) -> None:
     text = write_key_text(KeyKind.KEK, ID, KEY)
     at = data.draw(st.integers(len("keyfob-kek-1-"), len(text) - 1).filter(lambda n: text[n] != "-"))
