@@ -1,8 +1,8 @@
 """Keeping values at rest: sealed under keys of their own, which are wrapped by the installation's key.
 
 `keks` the installation's key (KEK) and `key_text` its text, `contexts` what a value belongs to, `seals` values and
-`wraps` their keys, `keyring` the keys of one service, `recovery` what is left when they are lost. Byte layouts stand in
-the docstrings; the reasons are in docs/decisions/0012.
+`wraps` their keys, `keyring` the keys of one service, `recovery` what is left when they are lost, `providers` where
+they are kept. Byte layouts stand in the docstrings; the reasons are in docs/decisions/0012.
 """
 
 from shared.custody.contexts import CredentialContext, SealContext, ValueContext

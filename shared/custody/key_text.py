@@ -91,6 +91,15 @@ def id_from_text(text: str) -> bytes:
     return raw
 
 
+def is_key_id(text: str) -> bool:
+    """Whether `text` is spelled as an id."""
+    try:
+        id_from_text(text)
+    except ValueError:
+        return False
+    return True
+
+
 def write_key_text(kind: KeyKind, key_id: bytes, key: SecretBytes | bytes) -> str:
     """The text of a key with its id; `key` must have 32 bytes, `key_id` 10. The result is as secret as the key."""
     if isinstance(key, bytes):
