@@ -23,6 +23,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
     ClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
 )
 
@@ -94,10 +95,17 @@ class KmsProvider:
             raise _failure(str(problem.response.get("Error", {}).get("Code", ""))) from None
         except (NoCredentialsError, PartialCredentialsError):
             raise KeyProviderRefused("There are no AWS credentials for this process: give it a role.") from None
+        except ParamValidationError:
+            raise KeyProviderRefused(
+                "AWS KMS can't be asked this: the key's ARN or its file is not well-formed."
+            ) from None
         except BotoCoreError as problem:
             # Its text may quote an address or a file: the type says enough.
             raise KeyProviderUnavailable(f"AWS KMS gave no answer ({type(problem).__name__}).") from None
-        return bytes(answer[wanted])
+        found = answer.get(wanted)
+        if not isinstance(found, bytes) or not found:
+            raise KeyProviderUnavailable("What answered is not AWS KMS.")
+        return found
 
 
 def _failure(code: str) -> KeyProviderRefused | KeyProviderUnavailable:

@@ -274,6 +274,31 @@ async def test_a_process_without_aws_credentials_is_told_so(kms: KmsProvider) ->
         await replace(kms, client=failing(botocore.exceptions.NoCredentialsError())).keep(Kek.generate())
 
 
+async def test_an_arn_or_a_line_that_kms_could_not_even_be_asked_about_has_to_be_mended(kms: KmsProvider) -> None:
+    with pytest.raises(KeyProviderRefused, match="not well-formed"):
+        await replace(kms, key_arn="").keep(Kek.generate())
+    emptied = WrappedKek(ProviderKind.AWS_KMS, Kek.generate().key_id, "")
+    with pytest.raises(KeyProviderRefused):
+        await kms.open(emptied.to_line())
+
+
+class Blank:
+    """A client whose every answer lacks what matters."""
+
+    def encrypt(self, **_: Any) -> dict[str, Any]:
+        return {"CiphertextBlob": b""}
+
+    def decrypt(self, **_: Any) -> dict[str, Any]:
+        return {"KeyId": ARN}
+
+
+async def test_an_answer_of_kms_without_a_key_is_none(kms: KmsProvider) -> None:
+    line = await kms.keep(Kek.generate())
+    for attempt in (replace(kms, client=Blank()).open(line), replace(kms, client=Blank()).keep(Kek.generate())):
+        with pytest.raises(KeyProviderUnavailable, match="not AWS KMS"):
+            await attempt
+
+
 async def test_a_line_of_another_provider_is_called_so(kms: KmsProvider, transit: TransitProvider) -> None:
     with pytest.raises(KeyProviderRefused, match="another provider than transit"):
         await transit.open(await kms.keep(Kek.generate()))
