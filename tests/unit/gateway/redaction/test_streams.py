@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.redaction import REPLACEMENT, Redaction, Redactor, Secret
-from services.gateway.redaction.searching import context_of, inside_escape
+from services.gateway.redaction.searching import STRIDE, context_of, inside_escape
 from shared.crypto.secret import SecretBytes
 from tests.thoroughness import examples
 
@@ -129,7 +129,9 @@ def test_at_the_end_nothing_stays_behind() -> None:
     assert redactor.feed(b"tok-0123") == b""
     assert redactor.finish() == b"tok-0123"
     # And the next stream begins without the last one's end.
-    assert redactor.feed(b"456789!") == b"456789!"
+    assert redactor.finish(b"456789!\\") == b"456789!\\"
+    tried = redaction(b"nowhere-to-go").results()
+    assert tried.finish(b"\\") + tried.finish(b"nowhere-to-go") == b"\\" + REPLACEMENT
 
 
 def test_a_longer_value_that_begins_like_a_shorter_one_is_waited_for() -> None:
@@ -186,14 +188,15 @@ def test_a_json_text_stays_one_and_only_its_strings_change(
     assert json.loads(told) == replaced(document)
 
 
-@given(data=st.text('\\u0eaf9n"', max_size=40).map(str.encode), at=st.integers(0, 40))
-@settings(max_examples=examples(250), deadline=None)
-def test_a_few_bytes_tell_as_much_about_an_escape_as_all_of_them(data: bytes, at: int) -> None:
-    at = min(at, len(data))
-    context = context_of(data, at)
-    assert len(context) <= 6
-    for more in range(len(data) - at + 1):
-        assert inside_escape(context + data[at:], len(context) + more) == inside_escape(data, at + more)
+@pytest.mark.parametrize("escape", [rb"\u00e9a", rb"\u00", rb"\n", b"\\", b"u00e9", b"n", rb"\u0g00"])
+@pytest.mark.parametrize("backslashes", range(12))
+def test_a_few_bytes_tell_as_much_about_an_escape_as_all_of_them(escape: bytes, backslashes: int) -> None:
+    data = b"x" + b"\\" * backslashes + escape + escape
+    for at in range(len(data) + 1):
+        context = context_of(data, at)
+        assert len(context) <= 6
+        for more in range(len(data) - at + 1):
+            assert inside_escape(context + data[at:], len(context) + more) == inside_escape(data, at + more)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +215,14 @@ def test_a_few_bytes_tell_as_much_about_an_escape_as_all_of_them(data: bytes, at
 )
 def test_where_an_escape_ends(data: bytes, at: int, *, inside: bool) -> None:
     assert inside_escape(data, at) is inside
+
+
+@pytest.mark.parametrize("edge", [STRIDE, STRIDE // 2, STRIDE // 4, 2 * STRIDE])
+def test_a_value_is_found_wherever_the_search_is_divided(edge: int) -> None:
+    tried = redaction(KEY)
+    for first in range(edge - len(KEY) - 20, edge + 20):
+        data = b"." * first + KEY + b"." * (STRIDE * 2 + 99 - first)
+        assert REPLACEMENT in tried.message(data), first
 
 
 def test_what_holds_nothing_is_not_even_copied() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from base64 import b64encode
 
 import pytest
 
@@ -58,6 +60,14 @@ def test_a_value_that_is_too_short_is_named_and_left_alone() -> None:
     assert tried.message(b'["xxxxxxx"]') == b'["xxxxxxx"]'
 
 
+def test_a_value_of_64_kib_is_found_too() -> None:
+    value = bytes(random.Random(5).choices(range(33, 127), k=64 * 1024))  # noqa: S311 - the same in each run
+    tried = Redaction([Secret("large", SecretBytes(value))])
+    for written in (json.dumps(value.decode()), json.dumps(value.hex()), json.dumps(b64encode(b"x" + value).decode())):
+        assert tried.message(b"[" + written.encode() + b"]").count(REPLACEMENT) == 1
+    assert tried.take_counts() == {"large": 3}
+
+
 def test_without_values_everything_passes() -> None:
     tried = Redaction([])
     assert tried.message(b'{"a": 1}') == b'{"a": 1}'
@@ -104,6 +114,7 @@ def test_a_url_is_looked_for_by_its_password_only() -> None:
     """Or each harmless mention of the host would cost a search."""
     forms = [form for text in (URL, b"long/enough", b"long-enough") for form in writings("b", text, Medium.JSON)]
     literals = [bytes(anchor.literal) for anchor in anchors_of(forms)]
+    assert min(map(len, literals)) >= len(b"enough")
     assert b"long-enough"[-LONGEST:] in literals
     assert not any(b"example" in one or b"records" in one or b"postgres" in one for one in literals)
 
