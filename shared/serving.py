@@ -11,11 +11,12 @@ import contextlib
 import ipaddress
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 from shared.config import HttpSettings, Misconfigured, Mode
@@ -34,6 +35,17 @@ request is ever sent into a connection that is just being closed."""
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 78
 """EX_CONFIG of sysexits.h."""
+
+
+# FastAPI's own spans and logs would hold paths, queries and exceptions' messages, in which names and values stand:
+# `shared.tracing` makes the spans, of routes only.
+NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 
 class Background:
@@ -76,7 +88,15 @@ def application(title: str, *, lifespan: Lifespan, readiness: Readiness) -> Fast
             yield
 
     # The schema, but not the pages that show it: they load scripts from elsewhere.
-    app = FastAPI(title=title, version="1", lifespan=run, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title=title,
+        version="1",
+        lifespan=run,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        telemetry=NO_TELEMETRY,
+    )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
     app.router.routes.extend(readiness.routes())

@@ -36,7 +36,7 @@ from shared.crypto.secret import disable_core_dumps
 from shared.errors import Unavailable
 from shared.health import Readiness
 from shared.problems import install_problem_handlers
-from shared.serving import Background, serve
+from shared.serving import NO_TELEMETRY, Background, serve
 from shared.wiring import kafka_settings
 
 ENROL_AGAIN_S = 1.0
@@ -127,7 +127,9 @@ def _limits(settings: GatewaySettings, common: CommonSettings) -> Limits:
 
 def _application(lifespan: Any, readiness: Readiness) -> FastAPI:
     """Without the small body limit of the other services: the edge has its own."""
-    app = FastAPI(title="Keyfob gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Keyfob gateway", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=NO_TELEMETRY
+    )
     install_problem_handlers(app)
     app.router.routes.extend(readiness.routes())
     return app

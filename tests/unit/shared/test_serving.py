@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from structlog.testing import capture_logs
 
 from shared import serving
@@ -213,3 +218,12 @@ async def _nothing() -> AsyncIterator[None]:
 @pytest.fixture(autouse=True)
 def _plain_logs() -> None:
     structlog.reset_defaults()
+
+
+async def test_no_path_and_no_query_gets_into_a_span_that_we_did_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    app = application("Tests", lifespan=contextlib.nullcontext, readiness=Readiness())
+    await call(app, "GET", f"/healthz?token={CANARY}")
+    assert spans.get_finished_spans() == ()

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from starlette.types import Receive, Scope, Send
 
 from shared import telemetry
+from shared.serving import NO_TELEMETRY
 from shared.telemetry import JsonLinesExporter, current_traceparent
 from shared.tracing import Traced
 from tests.fakes.asgi import call, nothing_there
@@ -33,7 +34,7 @@ def spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 
 @pytest.fixture
 def app() -> Traced:
-    app = FastAPI()
+    app = FastAPI(telemetry=NO_TELEMETRY)
 
     @app.get("/references/{name}")
     async def look(name: str) -> Response:
