@@ -12,7 +12,7 @@ from mcp.types import CallToolResult
 
 from shared.events.receipts import LeaseEnd
 from tests.integration.gateway.conftest import PATIENTS, SERVER, Wing
-from tests.unit.gateway.test_changes import alive
+from tests.integration.gateway_alone.test_changes import alive
 from tests.waiting import until
 
 QUERY = "select name from patients order by name"

@@ -11,9 +11,9 @@ import pytest
 from shared.errors import NotAvailable, TokenInvalid
 from shared.problems import problem_body
 from tests.fakes.agent_side import BODY_LIMIT, Agents, gateway
+from tests.fakes.hospitals import TOKEN_A, TOKEN_B
 from tests.fakes.installation import Installation, document
-from tests.unit.gateway.conftest import TOKEN_A, TOKEN_B
-from tests.unit.gateway.test_agents import opening
+from tests.integration.gateway_alone.test_agents import opening
 
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 PING = {"jsonrpc": "2.0", "id": 7, "method": "ping"}

@@ -15,7 +15,7 @@ import pytest
 from services.gateway import processes
 from services.gateway.processes import Launch
 from shared.errors import Unavailable
-from tests.unit.gateway.test_changes import alive
+from tests.integration.gateway_alone.test_changes import alive
 from tests.waiting import until
 
 SLEEPER = "import time; time.sleep(600)"

@@ -13,8 +13,8 @@ from mcp import MCPError
 
 from shared.errors import ChoiceNeeded
 from tests.fakes.agent_side import gateway, said
+from tests.fakes.hospitals import TOKEN_A, TOKEN_B, TOKEN_BOTH
 from tests.fakes.installation import Installation, Reference
-from tests.unit.gateway.conftest import TOKEN_A, TOKEN_B, TOKEN_BOTH
 from tests.waiting import until
 
 LEGACY, MODERN = "legacy", "2026-07-28"

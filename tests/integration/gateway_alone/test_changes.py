@@ -16,8 +16,8 @@ from shared.errors import NotAvailable
 from shared.events.definitions import StdioServer
 from shared.events.receipts import LeaseEnd
 from tests.fakes.agent_side import gateway, said, teller
+from tests.fakes.hospitals import TOKEN_A, TOKEN_B, TOKEN_BOTH
 from tests.fakes.installation import Installation, Reference
-from tests.unit.gateway.conftest import TOKEN_A, TOKEN_B, TOKEN_BOTH
 from tests.waiting import until
 
 LEGACY, MODERN = "legacy", "2026-07-28"
