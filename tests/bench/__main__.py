@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("resolve", "cold_start", "propagation", "seal")
+BENCHES = ("resolve", "cold_start", "propagation", "seal", "redaction")
 RESULT = Path("build/bench.json")
 
 
