@@ -263,7 +263,7 @@ class Installation:
                 id=f"lease/{next(self._n)}",
                 reference_id=reference.id,
                 version=reference.version,
-                expires_at=time.time() + self.lease_s,
+                expires_at=self.clock().wall + self.lease_s,
                 rests_on=(f"grant/{context}/{allowed.subject}", f"profile/{context}", *allowed.rests_on),
             ),
         )
