@@ -8,13 +8,13 @@ cumulative. What members proved is also written down (`settling`), so that it ou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
 from services.notifier.alarms import Alarm
-from services.notifier.domain.alerts import duplicated_instance, forged_receipt
+from services.notifier.domain.alerts import alert_for_finding, duplicated_instance, forged_receipt
 from services.notifier.domain.convergence import Bounds, Published
 from services.notifier.domain.expectations import Departure, expected_members, is_gone
 from services.notifier.domain.ports import Clock, Notes
@@ -47,9 +47,8 @@ class Policy(Protocol):
 class ReceiptTopic(Protocol):
     """All partitions of `receipts`."""
 
-    def run(self) -> AsyncIterator[tuple[Message, ...]]:
-        """Batches, for ever."""
-        ...
+    async def run(self, take: Callable[[tuple[Message, ...]], Awaitable[None]]) -> None:
+        """Have batches taken in, for ever."""
 
     async def caught_up(self) -> None:
         """Return once everything that was there at the call was taken in; `Unavailable` if that can't be said."""
@@ -91,8 +90,7 @@ class Members:
 
     async def listen(self) -> None:
         """Take in receipts for ever."""
-        async for messages in self.receipts.run():
-            await self.take(messages)
+        await self.receipts.run(self.take)
 
     async def take(self, messages: Iterable[Message]) -> None:
         """Take in receipts. Those of instances that nobody knows wait until policy was asked once more."""
@@ -131,6 +129,7 @@ class Members:
         if self._is_genuine(message, receipt, instance, heard_at):
             self.heard.gateway(receipt, heard_at)
             self._watch_for_twins(receipt.instance_id, heard_at)
+            self._tell_findings(receipt, "" if instance is None else instance.name)
         return True
 
     def _is_genuine(
@@ -143,6 +142,12 @@ class Members:
         if instance is None or instance.typed is not None:
             self.alarm.raise_(forged_receipt(receipt.instance_id, known=instance is not None, at=heard_at))
         return False
+
+    def _tell_findings(self, receipt: GatewayReceipt, name: str) -> None:
+        for finding in receipt.findings:
+            alert = alert_for_finding(finding, receipt.instance_id, name)
+            if alert is not None:
+                self.alarm.raise_(alert)
 
     def _watch_for_twins(self, instance_id: str, at: datetime) -> None:
         live = live_runs(self.heard.gateway_runs(instance_id), bound=self.bounds.gateway)

@@ -8,7 +8,7 @@ starts at a moment in time that is early enough for what it must know.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 POLL_S = 0.2
 RETRY_AFTER_S = 0.5
 ASK_WITHIN_S = 2.0
+
+Take = Callable[[tuple[Message, ...]], Awaitable[None]]
 
 
 class SpreadTopicReader:
@@ -43,8 +45,12 @@ class SpreadTopicReader:
         """Why nothing can be read now, safe to show; None when all is well."""
         return self._trouble
 
-    async def run(self) -> AsyncIterator[tuple[Message, ...]]:
-        """Batches for ever, each handed out before it counts as read; reconnects by itself, repeating a little."""
+    async def run(self, take: Take) -> None:
+        """Hand out batches for ever, each taken in before it counts as read; reconnects by itself, repeating a little.
+
+        A function and not an iterator: whoever is cancelled while it takes in leaves an iterator open, and with it a
+        connection.
+        """
         while True:
             # A partition that is added must not stay unread for as long as metadata is usually kept.
             consumer = self._kafka.consumer(self.topic, group_id=None, metadata_max_age_ms=3_000)
@@ -53,8 +59,7 @@ class SpreadTopicReader:
                 await consumer.start()
                 await self._seek(consumer)
                 self._consumer, self._trouble = consumer, None
-                async for batch in self._follow(consumer):
-                    yield batch
+                await self._follow(consumer, take)
             except (KafkaError, OSError, TimeoutError) as error:
                 self._trouble = f"{self.topic}: broker down, or wrong credentials: {cut(error)}"
                 log.warning("topic-unreadable", topic=self.topic, error=cut(error))
@@ -95,13 +100,13 @@ class SpreadTopicReader:
             self._handed[partition] = self._handed.get(partition, first)
             consumer.seek(partition, self._handed[partition])
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> AsyncIterator[tuple[Message, ...]]:
+    async def _follow(self, consumer: AIOKafkaConsumer, take: Take) -> None:
         while True:
             found = await consumer.getmany(timeout_ms=int(POLL_S * 1000))
             messages = tuple(received(record) for records in found.values() for record in records)
             if messages:
-                yield messages
-            # Behind the yield: whoever asks for the next batch has taken this one in.
+                await take(messages)
+            # Behind it: what was handed out is not yet taken in.
             for partition in consumer.assignment():
                 self._handed[partition] = await consumer.position(partition)
             self._moved.set()

@@ -99,8 +99,11 @@ class Projection(Generic[S]):
             raise
         finally:
             asking.cancel()
-            await asyncio.wait({asking})
-            await self._reader.close()
+            try:
+                await asyncio.wait({asking})
+            # Cancelled once more while it waits: the connection would stay open behind us.
+            finally:
+                await self._reader.close()
 
     async def wait_for(self, seq: int, *, timeout_s: float) -> bool:
         """Wait until commit `seq` is in the snapshot; False when it is not after `timeout_s`."""

@@ -55,8 +55,8 @@ class Bus:
     async def all_of(self, topic: str) -> list[Message]:
         """Every message that is in the topic now, partition by partition."""
         consumer = self.kafka.consumer(group_id=None)
-        await consumer.start()
         try:
+            await consumer.start()
             await consumer._client.force_metadata_update()
             partitions = [
                 TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())

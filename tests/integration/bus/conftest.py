@@ -100,10 +100,10 @@ async def everything_in(kafka: KafkaSettings, topic: str) -> list[Message]:
     """All committed messages of a topic with one partition, as of now."""
     partition = TopicPartition(topic, 0)
     consumer, written = kafka.consumer(), kafka.consumer(isolation_level="read_uncommitted")
-    for one in (consumer, written):
-        one.assign([partition])
-        await one.start()
     try:
+        for one in (consumer, written):
+            one.assign([partition])
+            await one.start()
         # A commit is promised before its markers are in every partition: what is written counts once they are.
         last = (await written.end_offsets([partition]))[partition]
         await until(lambda: _is_stable(consumer, partition, last), within=10)

@@ -18,10 +18,10 @@ async def read_from(kafka: KafkaSettings, topic: str, start: int, *, fetch_bytes
     partition = TopicPartition(topic, 0)
     consumer = kafka.consumer(max_partition_fetch_bytes=fetch_bytes)
     consumer.assign([partition])
-    await consumer.start()
-    consumer.seek(partition, start)
     values: list[bytes] = []
     try:
+        await consumer.start()
+        consumer.seek(partition, start)
         end = (await consumer.end_offsets([partition]))[partition]
         while await consumer.position(partition) < end:
             batch = await consumer.getmany(partition, timeout_ms=50)

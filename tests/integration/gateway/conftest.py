@@ -129,8 +129,8 @@ class Wing:
     async def read_receipts(self, key_of: Identity) -> None:
         """What everybody can read in the topic."""
         consumer: AIOKafkaConsumer = self.world.kafka.consumer(topics.RECEIPTS, auto_offset_reset="earliest")
-        await consumer.start()
         try:
+            await consumer.start()
             async for record in consumer:
                 message = received(record)
                 if message.type != GatewayReceipt.TYPE:

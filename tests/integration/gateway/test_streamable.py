@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import AsyncIterator
+
 import httpx2
 import pytest
 from mcp import MCPError
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from services.gateway.redaction import Redaction, Secret
 from services.gateway.streamable import Credential, Injecting, Place, locate
 from shared.config import Mode
 from shared.crypto.secret import SecretBytes
@@ -37,8 +41,8 @@ async def test_each_agents_requests_carry_its_own_credential(installation: Insta
     ):
         assert [tool.name for tool in (await one.list_tools()).tools] == ["headers"]
         for _ in range(3):
-            assert await agents.ask(one, "headers") == "Bearer value-of-a"
-            assert await agents.ask(two, "headers") == "Bearer value-of-b"
+            assert (await agents.ask(one, "headers"))[::-1] == "Bearer value-of-a"
+            assert (await agents.ask(two, "headers"))[::-1] == "Bearer value-of-b"
     assert all(headers["authorization"] in {"Bearer value-of-a", "Bearer value-of-b"} for headers in teller.seen)
     assert not [headers for headers in teller.seen if TOKEN_A in str(headers) or TOKEN_B in str(headers)]
 
@@ -51,10 +55,10 @@ async def test_the_next_request_after_a_rotation_carries_the_new_value(
         gateway(installation, transport=transport) as agents,
         agents.connect(TOKEN_A, "elsewhere") as client,
     ):
-        assert await agents.ask(client, "headers") == "Bearer value-of-a"
+        assert (await agents.ask(client, "headers"))[::-1] == "Bearer value-of-a"
         installation.say(installation.rotate(first, b"newer"))
         await agents.settled()
-        assert await agents.ask(client, "headers") == "Bearer newer"
+        assert (await agents.ask(client, "headers"))[::-1] == "Bearer newer"
 
 
 async def test_a_revocation_leaves_no_value_behind(installation: Installation) -> None:
@@ -84,7 +88,7 @@ async def test_a_credential_that_the_server_does_not_take_any_more_is_resolved_a
         with pytest.raises(MCPError):
             await client.call_tool("headers")
         await until(lambda: len(agents.seats) == 0)
-        assert await agents.ask(client, "headers") == "Bearer value-of-a"
+        assert (await agents.ask(client, "headers"))[::-1] == "Bearer value-of-a"
         assert len(installation.asked) == asked + 1
 
 
@@ -108,12 +112,62 @@ async def test_a_credential_never_goes_to_another_url() -> None:
     sent: list[httpx2.Request] = []
     inner = httpx2.MockTransport(lambda request: sent.append(request) or httpx2.Response(200))
     place = Place(httpx2.URL(URL), httpx2.URL(URL))
-    injecting = Injecting(inner, place, (Credential("A", "", SecretBytes(b"x")),), lambda: None)
+    injecting = Injecting(inner, place, (Credential("A", "", SecretBytes(b"x")),), Redaction([]), lambda: None)
     async with httpx2.AsyncClient(transport=injecting) as client:
         with pytest.raises(httpx2.RequestError):
             await client.get("http://127.0.0.1:9/elsewhere")
         await client.get(URL)
     assert [request.headers["a"] for request in sent] == ["x"]
+
+
+async def test_what_the_server_says_of_its_credential_does_not_come_back(installation: Installation) -> None:
+    async with (
+        http_teller() as (teller, transport),
+        gateway(installation, transport=transport) as agents,
+        agents.connect(TOKEN_A, "elsewhere") as client,
+    ):
+        assert await agents.ask(client, "echo") == "Bearer [redacted]"
+        error = {"code": -32000, "message": "value-of-a", "data": ["value-of-a"]}
+        body = {"jsonrpc": "2.0", "id": 0, "error": error}
+        for status in (200, 400, 500):
+            teller.answers.append(JSONResponse(body, status_code=status))
+            with pytest.raises(MCPError) as failed:
+                await client.call_tool("headers")
+            assert "value-of-a" not in str((failed.value.message, failed.value.data))
+        await until(lambda: any(receipt.findings for receipt in installation.receipts))
+    assert all(headers["accept-encoding"] == "identity" for headers in teller.seen)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "identity, gzip", "unknown"])
+async def test_a_body_that_could_not_be_searched_is_not_passed_on(encoding: str) -> None:
+    body = gzip.compress(b'{"said": "value-of-a"}')
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"content-encoding": encoding}, content=body))
+    place = Place(httpx2.URL(URL), httpx2.URL(URL))
+    redaction = Redaction([Secret("A", SecretBytes(b"value-of-a"))])
+    injecting = Injecting(inner, place, (), redaction, lambda: None)
+    async with httpx2.AsyncClient(transport=injecting) as client:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await client.get(URL)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 64])
+async def test_a_body_is_redacted_while_it_streams_and_its_length_is_not_what_the_server_said(cut: int) -> None:
+    said = b'data: {"a": "value-of-a", "b": "dmFsdWUtb2YtYQ=="}\n\n'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(said), cut):
+            yield said[at : at + cut]
+
+    length = {"content-length": str(len(said))}
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(500, headers=length, content=pieces()))
+    place = Place(httpx2.URL(URL), httpx2.URL(URL))
+    redaction = Redaction([Secret("A", SecretBytes(b"value-of-a"))])
+    async with httpx2.AsyncClient(transport=Injecting(inner, place, (), redaction, lambda: None)) as client:
+        answer = await client.get(URL)
+    assert answer.content.startswith(b'data: {"a": "[redacted]", "b": "[redacted]')
+    assert b"value-of-a" not in answer.content
+    assert answer.content.endswith(b"\n\n")
+    assert "content-length" not in answer.headers
 
 
 @pytest.mark.parametrize("value", [b"a\r\nEvil: 1", b"a\nb", b"a\0b", b"\x7f"])

@@ -37,8 +37,8 @@ class Reader:
 async def reading(kafka: KafkaSettings, topic: str) -> AsyncIterator[Reader]:
     """A reader of all partitions of `topic`, without a group."""
     consumer = kafka.consumer(topic)
-    await consumer.start()
     try:
+        await consumer.start()
         partitions = sorted(consumer.assignment())
         assert partitions, f"{topic} is not there"
         yield Reader(consumer, partitions)

@@ -12,6 +12,7 @@ from services.audit.domain.entries import (
     Entry,
     access_entry,
     alert_entry,
+    finding_entries,
     lease_entries,
     policy_entry,
     vault_entry,
@@ -22,7 +23,7 @@ from shared.events.access import Phase
 from shared.events.alerts import Alert
 from shared.events.audit import AuditAction, AuditRecord
 from shared.events.changes import PolicyChange, VaultChange
-from shared.events.receipts import EndedLease, GatewayReceipt, LeaseEnd
+from shared.events.receipts import EndedLease, Finding, FindingKind, GatewayReceipt, LeaseEnd
 from tests.unit.audit.accesses import AT, access, digest, item
 
 SCHEMA = Path(__file__).parents[3] / "schemas" / "events" / "keyfob.audit.record" / "v1.json"
@@ -92,6 +93,25 @@ def test_an_instance_that_ends_anothers_lease_learns_and_changes_nothing_of_it()
     foreign = {"lease/1": opened(instance_id="instance/2")}
     (entry,) = lease_entries(receipt("lease/1"), instance_name="gateway-1", leases=foreign)
     assert (entry.actor, entry.references) == ("", ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "places", "action", "detail"),
+    [
+        (FindingKind.REDACTED, 3, AuditAction.VALUE_REDACTED, "3 places"),
+        (FindingKind.GUESSED, 1, AuditAction.VALUE_GUESSED, "1 place"),
+    ],
+)
+def test_a_value_that_showed_is_a_record_that_says_whose_and_how_often(
+    kind: FindingKind, places: int, action: AuditAction, detail: str
+) -> None:
+    finding = Finding(id="finding/1", kind=kind, lease_id="lease/1", places=places, at=AT)
+    said = receipt().model_copy(update={"findings": (finding,)})
+    (entry,) = finding_entries(said, instance_name="gateway-1", leases={"lease/1": opened()})
+    assert (entry.action, entry.detail, entry.actor) == (action, detail, "agent-a")
+    assert [one.name for one in entry.references] == ["hospital-a/db-url"]
+    (strangers,) = finding_entries(said, instance_name="", leases={"lease/1": opened(instance_id="instance/2")})
+    assert (strangers.actor, strangers.references) == ("", ())
 
 
 def test_a_heartbeat_is_no_record() -> None:

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
 from structlog.testing import capture_logs
 
 from shared.bus import spread_topic
+from shared.bus.cloudevents import Message
 from shared.bus.connection import KafkaSettings
 from shared.bus.spread_topic import SpreadTopicReader
 from shared.errors import Unavailable
@@ -115,9 +116,11 @@ class Reading:
     task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        async for batch in self.reader.run():
-            self.seen.extend(message.key for message in batch)
-            await self.gate.wait()
+        await self.reader.run(self.take)
+
+    async def take(self, batch: tuple[Message, ...]) -> None:
+        self.seen.extend(message.key for message in batch)
+        await self.gate.wait()
 
 
 @asynccontextmanager
@@ -188,6 +191,12 @@ async def test_a_broker_that_does_not_know_the_topic_yet_is_asked_by_a_new_conne
     async with reading(broker) as it:
         await until(lambda: len(it.seen) == 2)
         assert broker.stopped >= 3
+
+
+async def test_whoever_is_stopped_while_it_takes_a_batch_in_leaves_no_connection_behind(broker: Broker) -> None:
+    async with reading(broker, held_back=True) as it:
+        await until(lambda: it.seen)
+    assert broker.stopped == 1
 
 
 async def test_why_nothing_is_read_is_said_in_one_line(broker: Broker) -> None:

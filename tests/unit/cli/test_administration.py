@@ -48,6 +48,21 @@ CREATING: list[tuple[str, str, dict[str, Any]]] = [
         {"profile": "p", "server": "s", "field": "F", "reference": "r", "definition_digest": DIGEST},
     ),
     (
+        "binding add --profile p --server s --field F --local subject",
+        "/v1/bindings",
+        {"profile": "p", "server": "s", "field": "F", "local": "subject"},
+    ),
+    (
+        "binding add --profile p --server s --field F --environment V --label.env prod --label.region eu",
+        "/v1/bindings",
+        {
+            "profile": "p",
+            "server": "s",
+            "field": "F",
+            "environment": {"variable": "V", "labels": {"env": "prod", "region": "eu"}},
+        },
+    ),
+    (
         "server create lab --command /opt/x --arg=-v --arg=--port --field DB_URL --owner it",
         "/v1/servers",
         {
@@ -172,6 +187,51 @@ def test_a_window_is_sent_with_its_time_zone(shell: Shell) -> None:
     sent = body["ends_at"]
     assert sent.count("T") == 1
     assert sent[-6] in "+-"
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["", "--reference r --local subject", "--local profile --environment V", "--reference r --label.env prod"],
+)
+def test_a_binding_needs_exactly_one_origin_before_anybody_is_asked(shell: Shell, options: str) -> None:
+    for command in ("add", "set"):
+        line = f"binding {command} --profile p --server s --field F {options}"
+        assert "--environment" in shell.fails(*line.split())
+    assert shell.services.asked == []
+
+
+def test_setting_makes_a_binding_where_there_is_none(shell: Shell) -> None:
+    shell.services.has("/v1/bindings", {"id": "binding/1", "field": "OTHER"})
+    shell.services.answers["POST", "/v1/bindings"] = {"id": "binding/2"}
+    said = shell.run(*["binding", "set", "--profile", "p", "--server", "s", "--field", "F", "--local", "profile"])
+    assert said == "For p, F of s comes from: local value of the profile.\n"
+    assert shell.services.queries[0] == {"profile": "p", "server": "s"}
+
+
+def test_setting_moves_the_binding_that_is_there_and_waits_for_everybody(shell: Shell) -> None:
+    shell.services.has("/v1/bindings", {"id": "binding/1", "field": "F"}, {"id": "binding/2", "field": "G"})
+    moved = {"event_id": "change/1", "seq": 3, "ended": ["binding/1"]}
+    shell.services.answers["PUT", "/v1/bindings/binding/1"] = [moved, moved | {"ended": []}]
+    shell.services.answers["GET", "/v1/convergence"] = {"notice": {"id": "n/1"}, "converged": True, "members": []}
+    line = [
+        "binding",
+        "set",
+        "--profile",
+        "p",
+        "--server",
+        "s",
+        "--field",
+        "F",
+        "--environment",
+        "V",
+        "--label.env",
+        "prod",
+    ]
+    assert "variable V of the instance with env=prod. Everybody has acted." in shell.run(*line)
+    # Set again to what it is, nothing ended, and there is nobody to wait for.
+    assert "Everybody" not in shell.run(*line)
+    (body, _) = shell.services.bodies("PUT")
+    assert body["environment"] == {"variable": "V", "labels": {"env": "prod"}}
 
 
 def test_approving_pins_what_was_read(shell: Shell) -> None:

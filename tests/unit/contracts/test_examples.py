@@ -9,6 +9,7 @@ from services.dev.contracts.examples import EXAMPLES
 from services.dev.contracts.generate import asyncapi, event_schema
 from services.dev.contracts.released import incompatibilities
 from services.dev.contracts.roles import ROLES
+from services.dev.contracts.variants import VARIANTS
 from shared.events.contract import Contract
 from shared.events.registry import CONTRACTS
 
@@ -21,12 +22,19 @@ def test_every_contract_has_exactly_one_example() -> None:
     assert sorted(_name(example) for example in EXAMPLES) == sorted(_name(contract) for contract in CONTRACTS)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=_name)
+def test_every_variant_is_a_shape_of_its_own_of_a_contract_that_has_an_example() -> None:
+    plain = {example.TYPE: example for example in EXAMPLES}
+    for name, variant in VARIANTS.items():
+        assert name.startswith(variant.TYPE + ".")
+        assert variant != plain[variant.TYPE]
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES, *VARIANTS.values()], ids=_name)
 def test_an_example_satisfies_its_published_schema(example: Contract) -> None:
     Draft202012Validator(event_schema(type(example))).validate(json.loads(example.to_json()))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=_name)
+@pytest.mark.parametrize("example", [*EXAMPLES, *VARIANTS.values()], ids=_name)
 def test_an_example_reads_back_as_what_was_written(example: Contract) -> None:
     assert type(example).model_validate_json(example.to_json()) == example
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -39,9 +39,9 @@ class Receipts:
     failing: Exception | None = None
     asked: int = 0
 
-    async def run(self) -> AsyncIterator[tuple[Message, ...]]:
+    async def run(self, take: Callable[[tuple[Message, ...]], Awaitable[None]]) -> None:
         for batch in self.batches:
-            yield batch
+            await take(batch)
 
     async def caught_up(self) -> None:
         self.asked += 1

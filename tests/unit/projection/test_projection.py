@@ -177,6 +177,16 @@ async def test_a_record_without_a_key_makes_it_not_ready(topic: FakeTopic) -> No
         assert not it.projection.ready
 
 
+async def test_it_lets_go_of_its_connection_also_when_it_is_cancelled_while_it_gives_up(topic: FakeTopic) -> None:
+    async with running(topic) as it:
+        await until(lambda: it.projection.ready)
+        topic.partitions = {0, 1}
+        topic.wrote.set()
+        while it.projection.ready:
+            await asyncio.sleep(0)
+    assert topic.stops == topic.starts == 1
+
+
 async def test_partitions_that_grew_make_it_not_ready_and_not_fresh_for_good(topic: FakeTopic) -> None:
     async with running(topic) as it:
         await until(lambda: it.projection.ready and it.projection.freshness.is_fresh())

@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.resolver.domain.decision import Allowed, Denied, Person, Plan, Reason, Wish, decide
-from services.resolver.domain.snapshot import Snapshot
-from services.resolver.trust import Trust, pinned
+from services.resolver.domain.decision import Allowed, Denied, Person, Reason
 from shared.crypto.signing import SigningKey
 from shared.errors import AssertionInvalid, ChoiceNeeded, NotAvailable, TokenInvalid
 from shared.events.catalog import ReferenceState
 from shared.events.definitions import HeaderField, HttpServer, StdioServer, definition_digest
 from shared.events.policy import ChoiceRecord, GrantRecord, InstanceState
 from tests.fakes.estate import Estate, hospitals, patients_db
-from tests.fakes.resolving import FakeKnowledge
 from tests.thoroughness import examples
-
-NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-STAFF_A = Person(idp_id="idp/okta", subject="ana", groups=frozenset({"hospital-a-staff"}))
-BOTH = replace(STAFF_A, groups=frozenset({"hospital-a-staff", "hospital-b-staff"}))
-GRANT_A = "grant/hospital-a-hospital-a/db-dsn"
-INSTANCE = "instance/gateway-1"
-
-
-@dataclass(slots=True)
-class Table:
-    """One estate, asked."""
-
-    estate: Estate
-
-    def snapshot(self) -> Snapshot:
-        knowledge = FakeKnowledge(self.trust())
-        knowledge.learn(self.estate)
-        return knowledge.snapshot()
-
-    def trust(self) -> Trust:
-        policy, catalog = self.estate.policy_key.verify_key, self.estate.catalog_key.verify_key
-        return pinned(policy_key=policy.to_base64(), catalog_key=catalog.to_base64())
-
-    def ask(self, person: Person = STAFF_A, server: str = "patients-db", **wish: Any) -> Allowed | Denied:
-        said = Wish(server=server, context=wish.get("context"), choices=wish.get("choices", {}))
-        return decide(self.snapshot(), person, INSTANCE, said, now=NOW, trusts=self.trust())
-
-    def plan(self, person: Person = STAFF_A, **wish: Any) -> Plan:
-        decided = self.ask(person, **wish)
-        assert isinstance(decided, Allowed), decided
-        return decided.plan
-
-    def reason(self, person: Person = STAFF_A, **wish: Any) -> Reason:
-        decided = self.ask(person, **wish)
-        assert isinstance(decided, Denied)
-        return decided.reason
+from tests.unit.resolver.table import BOTH, GRANT_A, INSTANCE, NOW, STAFF_A, Table
 
 
 @pytest.fixture
