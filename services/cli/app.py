@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from services.cli.commands import assignments, records, servers, sources
+from services.cli.commands import assignments, bindings, records, servers, sources
 
 
 def admin_commands(app: App) -> None:
@@ -16,7 +16,7 @@ def admin_commands(app: App) -> None:
     app.command(assignments.idp)
     app.command(assignments.profile)
     app.command(assignments.grant)
-    app.command(assignments.binding)
+    app.command(bindings.binding)
     app.command(servers.server)
     app.command(servers.instance)
     app.command(records.notice)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shared import topics
 from shared.events.contract import Id, Instant, Name, StateRecord
@@ -13,6 +13,9 @@ from shared.events.definitions import Definition, FieldName
 
 ANY_SERVER = "*"
 """In an instance's `allowed_servers`: every server, on purpose and in writing."""
+
+VariableName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of an environment variable (POSIX.1-2024, 8.1; lower case is allowed too)."""
 
 
 class PolicyRecord(StateRecord):
@@ -90,6 +93,37 @@ class ReferenceOrigin(BaseModel):
     reference_id: Id
 
 
+class LocalOwner(StrEnum):
+    """Whose local value is meant: the subject's own, or the one that the whole profile has."""
+
+    SUBJECT = "subject"
+    PROFILE = "profile"
+
+
+class LocalValueOrigin(BaseModel):
+    """A field's value was entered into Keyfob, for this server and field, and is kept sealed there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["local"] = "local"
+    owner: LocalOwner
+
+
+class EnvironmentOrigin(BaseModel):
+    """A field's value is in the environment of the instance's own process, and never leaves the instance."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["environment"] = "environment"
+    variable: VariableName
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Every one of these must be among the instance's labels, which are fixed at its enrolment."""
+
+
+Origin = Annotated[ReferenceOrigin | LocalValueOrigin | EnvironmentOrigin, Field(discriminator="kind")]
+"""Where a value comes from. A reader that does not know a kind can't read the binding, and gives nothing."""
+
+
 class BindingRecord(PolicyRecord):
     """(profile, server, field) → where the value comes from, for exactly the pinned definition."""
 
@@ -98,7 +132,7 @@ class BindingRecord(PolicyRecord):
     profile_id: Id
     server_id: Id
     field: FieldName
-    origin: ReferenceOrigin
+    origin: Origin
     definition_digest: str
 
 

@@ -29,6 +29,7 @@ from shared.events.policy import (
     IdpRecord,
     InstanceRecord,
     MappingRecord,
+    Origin,
     ProfileRecord,
     ReferenceOrigin,
     ServerRecord,
@@ -159,6 +160,13 @@ class Estate:
 
     def binding(self, profile: str, reference: str, *, server: str = "patients-db", field: str = "DB_URL") -> Message:
         """A field of a server comes from a reference, for the server's present definition."""
+        origin = ReferenceOrigin(reference_id=f"reference/{reference}")
+        return self.binding_to(profile, origin, server=server, field=field)
+
+    def binding_to(
+        self, profile: str, origin: Origin, *, server: str = "patients-db", field: str = "DB_URL"
+    ) -> Message:
+        """A field of a server comes from wherever, for the server's present definition."""
         record = self.live[f"server/{server}"][0]
         assert isinstance(record, ServerRecord)
         return self.write(
@@ -167,7 +175,7 @@ class Estate:
             profile_id=f"profile/{profile}",
             server_id=record.id,
             field=field,
-            origin=ReferenceOrigin(reference_id=f"reference/{reference}"),
+            origin=origin,
             definition_digest=record.digest,
         )
 

@@ -1,4 +1,4 @@
-"""`keyfob idp`, `profile`, `grant`, `binding`: who may use what, and where a field's value comes from."""
+"""`keyfob idp`, `profile`, `grant`: who may use what."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from cyclopts import App
 
 from services.cli.commands.removal import WAIT_S, remove
 from services.cli.output import Output
-from services.cli.session import api, entity_path, find
+from services.cli.session import api
 
 idp = App(name="idp", help="Trust identity providers.")
 profile = App(name="profile", help="Make profiles and map groups to them.")
 grant = App(name="grant", help="Let a profile use a reference.")
-binding = App(name="binding", help="Say where a server's field gets its value, for one profile.")
 
 _TABLE = Output()
 
@@ -154,58 +153,3 @@ def list_grants(*, out: Output = _TABLE) -> None:
 def remove_grant(grant: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
     """Take a grant back, by its id, and show who has acted on it."""
     remove("grants", grant, wait_s=wait_s, out=out)
-
-
-@binding.command(name="add")
-def add_binding(
-    *, profile: str, server: str, field: str, reference: str, digest: str | None = None, out: Output = _TABLE
-) -> None:
-    """Let a server's field come from a reference, for one profile.
-
-    Parameters
-    ----------
-    profile
-        For whom.
-    server
-        Which server.
-    field
-        Which of its fields.
-    reference
-        Where the value comes from, by name.
-    digest
-        The definition that you have read (keyfob server show): another one by now is refused.
-    """
-    body = _given(profile=profile, server=server, field=field, reference=reference, definition_digest=digest)
-    result = api().call("POST", "policy", "/v1/bindings", body=body)
-    out.said(f"For {profile}, {field} of {server} comes from {reference}.", result)
-
-
-@binding.command(name="list")
-def list_bindings(*, out: Output = _TABLE) -> None:
-    """Show all bindings; one that is not current was made for another definition of its server."""
-    columns = ("profile_name", "server_name", "field", "reference_name", "current", "id")
-    out.rows(api().every("policy", "/v1/bindings"), columns, title="Bindings")
-
-
-@binding.command(name="approve")
-def approve_binding(binding: str, *, digest: str | None = None, out: Output = _TABLE) -> None:
-    """Let a binding stand for the server's definition as it is now.
-
-    Parameters
-    ----------
-    binding
-        Which one, by id.
-    digest
-        The definition that you have read (keyfob server show): another one by now is refused.
-    """
-    found = find("policy", "bindings", binding)
-    # Left out, it approves whatever stands now: fine for whoever has just changed it himself.
-    body = _given(definition_digest=digest)
-    result = api().call("POST", "policy", entity_path("bindings", found["id"]) + "/approve", body=body)
-    out.said("The binding stands for the present definition.", result)
-
-
-@binding.command(name="remove")
-def remove_binding(binding: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
-    """Remove a binding, by its id."""
-    remove("bindings", binding, wait_s=wait_s, out=out)

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.dev.contracts.examples import EXAMPLES
 from services.dev.contracts.roles import ROLES, Contracts
+from services.dev.contracts.variants import VARIANTS
 from shared.events.contract import Contract
 from shared.events.registry import CONTRACTS
 
@@ -92,8 +93,8 @@ def event_files() -> dict[str, str]:
     """JSON Schemas and AsyncAPI documents and examples."""
     files = {event_path(contract): _text(event_schema(contract)) for contract in CONTRACTS}
     files |= {f"asyncapi/{service}.json": _text(asyncapi(service)) for service in ROLES}
-    for example in EXAMPLES:
-        files[f"examples/{example.TYPE}.json"] = _text(json.loads(example.to_json()))
+    for name, example in ({example.TYPE: example for example in EXAMPLES} | VARIANTS).items():
+        files[f"examples/{name}.json"] = _text(json.loads(example.to_json()))
     return files
 
 

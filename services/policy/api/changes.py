@@ -21,7 +21,9 @@ from services.policy.domain.drafts import (
     ServerChange,
     ServerDraft,
 )
+from services.policy.domain.origins import check_one_origin
 from shared.administration import Administrator, Role
+from shared.events.catalog import ReferenceRecord
 from shared.events.policy import IdpRecord, ProfileRecord, ServerRecord
 
 _APPROVE_AS_IS = Approval()
@@ -91,13 +93,13 @@ def _add_bindings(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/v1/bindings", status_code=201, response_model=Changed[BindingView])
     async def create_binding(draft: BindingDraft, who: Annotated[Administrator, admin]) -> Response:
-        reference = await desk.reference(draft.reference)
+        reference = await _bound_reference(desk, draft)
         async with desk.ledger.open(who.actor) as work:
             return await desk.said(work, await assignments.create_binding(work, draft, reference))
 
     @router.put("/v1/bindings/{key:path}", response_model=Changed[BindingView])
     async def update_binding(key: str, draft: BindingDraft, who: Annotated[Administrator, admin]) -> Response:
-        reference = await desk.reference(draft.reference)
+        reference = await _bound_reference(desk, draft)
         async with desk.ledger.open(who.actor) as work:
             return await desk.said(work, await assignments.update_binding(work, key, draft, reference))
 
@@ -107,3 +109,9 @@ def _add_bindings(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         async with desk.ledger.open(who.actor) as work:
             return await desk.said(work, await assignments.approve_binding(work, key, approval))
+
+
+async def _bound_reference(desk: Desk, draft: BindingDraft) -> ReferenceRecord | None:
+    """The reference that a draft names, if it names one."""
+    check_one_origin(draft)
+    return None if draft.reference is None else await desk.reference(draft.reference)

@@ -16,12 +16,15 @@ from shared.events.policy import (
     ANY_SERVER,
     BindingRecord,
     ChoiceRecord,
+    EnvironmentOrigin,
     GrantRecord,
     IdpRecord,
     InstanceRecord,
+    LocalValueOrigin,
     MappingRecord,
     PolicyRecord,
     ProfileRecord,
+    ReferenceOrigin,
     ServerRecord,
 )
 
@@ -49,6 +52,9 @@ class BindingView(BindingRecord):
     profile_name: str = ""
     server_name: str = ""
     reference_name: str = ""
+    """Empty where the value comes from elsewhere."""
+    comes_from: str = ""
+    """Where from, in words."""
     current: bool = False
 
 
@@ -157,7 +163,8 @@ class Namer:
                     **said,
                     profile_name=self._name(record.profile_id),
                     server_name=self._name(record.server_id),
-                    reference_name=self._reference(record.origin.reference_id),
+                    reference_name=self._bound_reference(record),
+                    comes_from=self._comes_from(record),
                     current=record.definition_digest == self._digests.get(record.server_id),
                 )
             case ChoiceRecord():
@@ -180,6 +187,19 @@ class Namer:
 
     def _reference(self, reference_id: str) -> str:
         return self._catalog.name_of(reference_id)
+
+    def _bound_reference(self, binding: BindingRecord) -> str:
+        return self._reference(binding.origin.reference_id) if isinstance(binding.origin, ReferenceOrigin) else ""
+
+    def _comes_from(self, binding: BindingRecord) -> str:
+        match binding.origin:
+            case ReferenceOrigin(reference_id=reference_id):
+                return f"reference {self._reference(reference_id) or reference_id}"
+            case LocalValueOrigin(owner=owner):
+                return f"local value of the {owner}"
+            case EnvironmentOrigin(variable=variable, labels=labels):
+                where = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+                return f"variable {variable} of the instance" + (f" with {where}" if where else "")
 
 
 async def enrolment_views(reading: Reading, enrolments: Iterable[Enrolment]) -> tuple[EnrolmentView, ...]:

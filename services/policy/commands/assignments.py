@@ -17,6 +17,7 @@ from services.policy.domain.definitions import field_names
 from services.policy.domain.drafts import Approval, BindingDraft, GrantDraft
 from services.policy.domain.grants import any_covers, check_grant
 from services.policy.domain.kinds import Kind, new_id
+from services.policy.domain.origins import origin_of
 from services.policy.domain.ports import Work
 from shared.errors import BadRequest, Conflict
 from shared.events.catalog import ReferenceRecord
@@ -56,9 +57,12 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 async def create_binding(
-    work: Work, draft: BindingDraft, reference: ReferenceRecord
+    work: Work, draft: BindingDraft, reference: ReferenceRecord | None
 ) -> Created[BindingRecord] | Unchanged[BindingRecord]:
-    """Bind a field to a reference that the profile has a grant for, for the definition as it is now."""
+    """Say where a field's value comes from, for the definition as it is now.
+
+    `reference` is the one that the draft names, for which the profile has a grant; None where it names another origin.
+    """
     profile = await named(work, ProfileRecord, draft.profile, place="profile")
     server = await named(work, ServerRecord, draft.server, place="server")
     # Who names the digest that he read is told if somebody changed the definition in between.
@@ -70,7 +74,7 @@ async def create_binding(
         profile_id=profile.id,
         server_id=server.id,
         field=draft.field,
-        origin=ReferenceOrigin(reference_id=reference.id),
+        origin=origin_of(draft, reference),
         definition_digest=server.digest,
     )
     await _check_granted(work, record, server)
@@ -78,19 +82,18 @@ async def create_binding(
 
 
 async def update_binding(
-    work: Work, text: str, draft: BindingDraft, reference: ReferenceRecord
+    work: Work, text: str, draft: BindingDraft, reference: ReferenceRecord | None
 ) -> Updated[BindingRecord] | Unchanged[BindingRecord]:
-    """Bind the same field to another reference; leases that rest on the binding end."""
+    """Let the same field come from elsewhere; leases that rest on the binding end."""
     current = await addressed(work, BindingRecord, text)
     profile = await named(work, ProfileRecord, draft.profile, place="profile")
     server = await named(work, ServerRecord, draft.server, place="server")
     if (profile.id, server.id, draft.field) != (current.profile_id, current.server_id, current.field):
         raise BadRequest("A binding keeps its profile, server and field: delete it and make another one.")
     _check_pin(server, field=draft.field, digest=draft.definition_digest)
-    origin = ReferenceOrigin(reference_id=reference.id)
-    wanted = current.model_copy(update={"origin": origin, "definition_digest": server.digest})
+    wanted = current.model_copy(update={"origin": origin_of(draft, reference), "definition_digest": server.digest})
     await _check_granted(work, wanted, server)
-    # Leases rest on the binding's id, which stays: without an end they would keep the old reference's value.
+    # Leases rest on the binding's id, which stays: without an end they would keep the old origin's value.
     return await change(work, current, wanted, ended=(current.id,))
 
 
@@ -115,6 +118,8 @@ def _check_pin(server: ServerRecord, *, field: str, digest: str | None) -> None:
 
 
 async def _check_granted(work: Work, binding: BindingRecord, server: ServerRecord) -> None:
+    if not isinstance(binding.origin, ReferenceOrigin):
+        return
     # Open or not by now: a binding may be made before its grant's window begins.
     grants = await work.linked(GrantRecord, binding.profile_id, binding.origin.reference_id)
     if not any_covers(grants, server=server, field=binding.field):

@@ -14,7 +14,15 @@ from services.policy.domain.grants import covers, is_open
 from services.policy.domain.kinds import Kind, group_link, new_id, subject_link
 from services.policy.domain.ports import Catalog, Page, Reading, Receipt, Work
 from shared.errors import ChoiceNeeded, NotAvailable
-from shared.events.policy import BindingRecord, ChoiceRecord, GrantRecord, MappingRecord, ProfileRecord, ServerRecord
+from shared.events.policy import (
+    BindingRecord,
+    ChoiceRecord,
+    GrantRecord,
+    MappingRecord,
+    ProfileRecord,
+    ReferenceOrigin,
+    ServerRecord,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +143,8 @@ async def _options(
     options: list[Option] = []
     for profile in profiles:
         bindings = await reading.linked(BindingRecord, profile.id, server.id)
-        if not any(one.field == draft.field for one in bindings):
+        # A field that an administrator let come from elsewhere is not the subject's to move.
+        if not any(one.field == draft.field and isinstance(one.origin, ReferenceOrigin) for one in bindings):
             continue
         granted = [one for one in await reading.linked(GrantRecord, profile.id) if is_open(one, at=reading.now)]
         allowed = {one.reference_id for one in granted if covers(one, server=server, field=draft.field)}

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from shared.events.contract import Name
 from shared.events.definitions import Definition, FieldName
+from shared.events.policy import LocalOwner, VariableName
 
 LONGEST_ENROLMENT_S = 86_400
 """A token that waits longer than a day is a credential lying around."""
@@ -89,8 +90,15 @@ class GrantDraft(Draft):
     ends_at: AwareDatetime | None = None
 
 
+class EnvironmentDraft(Draft):
+    """A variable of the instance's own environment, on instances that have these labels."""
+
+    variable: VariableName
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
 class BindingDraft(Draft):
-    """Where a field of a server gets its value from, for one profile.
+    """Where a field of a server gets its value from, for one profile: exactly one of the three.
 
     `definition_digest`, when given, must be the server's digest of now: what was read is what is bound.
     """
@@ -98,7 +106,9 @@ class BindingDraft(Draft):
     profile: Name
     server: Name
     field: FieldName
-    reference: Name
+    reference: Name | None = None
+    local: LocalOwner | None = None
+    environment: EnvironmentDraft | None = None
     definition_digest: str | None = None
 
 

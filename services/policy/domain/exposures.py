@@ -15,6 +15,7 @@ from shared.events.policy import (
     InstanceRecord,
     InstanceState,
     MappingRecord,
+    ReferenceOrigin,
     ServerRecord,
 )
 
@@ -59,8 +60,11 @@ def _way(standing: Standing, grant: GrantRecord) -> Way:
         server = standing.servers.get(binding.server_id)
         if server is None or binding.profile_id != grant.profile_id or not _stands(binding, server):
             continue
+        # Choices are among references: a field that comes from elsewhere can't be switched to one.
+        if not isinstance(binding.origin, ReferenceOrigin):
+            continue
         if covers(grant, server=server, field=binding.field):
-            # A field that is bound to something else may still be switched to this reference, by a subject's choice.
+            # A field that is bound to another one may still be switched to this reference, by a subject's choice.
             same = binding.origin.reference_id == grant.reference_id
             (bound if same else choosable).append((server, binding.field))
     servers = {server.id for server, _ in (*bound, *choosable)}

@@ -13,12 +13,15 @@ import rfc8785
 from shared.events.policy import (
     BindingRecord,
     ChoiceRecord,
+    EnvironmentOrigin,
     GrantRecord,
     IdpRecord,
     InstanceRecord,
+    LocalValueOrigin,
     MappingRecord,
     PolicyRecord,
     ProfileRecord,
+    ReferenceOrigin,
     ServerRecord,
 )
 
@@ -131,7 +134,7 @@ def links(record: PolicyRecord) -> frozenset[str]:  # noqa: PLR0911 - one for ea
             server = {record.server_id} if record.server_id is not None else set()
             return frozenset({record.profile_id, record.reference_id, *server})
         case BindingRecord():
-            return frozenset({record.profile_id, record.server_id, record.origin.reference_id})
+            return frozenset({record.profile_id, record.server_id, *_origin_links(record)})
         case ChoiceRecord():
             subject = subject_link(idp_id=record.idp_id, subject=record.subject)
             return frozenset({record.idp_id, subject, record.profile_id, record.server_id, record.reference_id})
@@ -139,6 +142,21 @@ def links(record: PolicyRecord) -> frozenset[str]:  # noqa: PLR0911 - one for ea
             return frozenset({key_link(record.signing_key)})
         case _:
             return frozenset()
+
+
+def _origin_links(binding: BindingRecord) -> frozenset[str]:
+    match binding.origin:
+        case ReferenceOrigin(reference_id=reference_id):
+            return frozenset({reference_id})
+        case EnvironmentOrigin(variable=variable):
+            return frozenset({variable_link(variable)})
+        case LocalValueOrigin():
+            return frozenset()
+
+
+def variable_link(variable: str) -> str:
+    """What all bindings to one environment variable are found by."""
+    return "environment/" + digest_of(variable)
 
 
 def group_link(*, idp_id: str, group: str) -> str:

@@ -20,6 +20,7 @@ from services.resolver.domain.facts import (
     Binding,
     Choice,
     Evidence,
+    FromReference,
     Grant,
     Idp,
     Instance,
@@ -53,6 +54,10 @@ class Reason(StrEnum):
     BINDING_AMBIGUOUS = "binding-ambiguous"
     DEFINITION_CHANGED = "definition-changed"
     CHOICE_UNKNOWN = "choice-unknown"
+    CHOICE_NOT_OPEN = "choice-not-open"
+    """A reference was picked for a field whose value comes from elsewhere."""
+    ORIGIN_UNSUPPORTED = "origin-unsupported"
+    """This resolver can't bring a value from where the binding says."""
     REFERENCE_UNKNOWN = "reference-unknown"
     REFERENCE_UNREADABLE = "reference-unreadable"
     SOURCE_UNKNOWN = "source-unknown"
@@ -298,13 +303,16 @@ class _Case:
         self, field: str, picked: str | None, binding: Binding, grounds: _Grounds
     ) -> tuple[Reference, Choice | None]:
         """What the request picked by name, else the person's default, else what the binding says."""
+        if not isinstance(binding.origin, FromReference):
+            # Picks and defaults are among references: what the administrator let come from elsewhere stays there.
+            raise _Refusal(Reason.ORIGIN_UNSUPPORTED if picked is None else Reason.CHOICE_NOT_OPEN)
         if picked is not None:
             named = self._trusted(self.snapshot.catalog.references.get(picked, ()))
             if len(named) != 1:
                 raise _Refusal(Reason.REFERENCE_UNKNOWN)
             return named[0], None
         choice = self._default(field, grounds)
-        reference = self.snapshot.catalog.reference(choice.reference_id if choice else binding.reference_id)
+        reference = self.snapshot.catalog.reference(choice.reference_id if choice else binding.origin.reference_id)
         if reference is None or not self.trusts(reference.evidence):
             raise _Refusal(Reason.REFERENCE_UNKNOWN)
         return reference, choice

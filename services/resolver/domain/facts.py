@@ -96,6 +96,31 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class FromReference:
+    """A value comes from a reference."""
+
+    reference_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromLocalValue:
+    """A value was entered into Keyfob by its owner, for this server and field."""
+
+    owner: policy.LocalOwner
+
+
+@dataclass(frozen=True, slots=True)
+class FromEnvironment:
+    """A value is in the instance's own environment; the instance must have all of `labels`."""
+
+    variable: str
+    labels: tuple[tuple[str, str], ...]
+
+
+Origin: TypeAlias = FromReference | FromLocalValue | FromEnvironment
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """Where a field's value comes from for one profile, for exactly one definition of the server."""
 
@@ -104,7 +129,7 @@ class Binding:
     profile_id: str
     server_id: str
     field: str
-    reference_id: str
+    origin: Origin
     definition_digest: str
 
 
@@ -241,9 +266,19 @@ def _binding(record: policy.BindingRecord, evidence: Evidence) -> Binding:
         profile_id=sys.intern(record.profile_id),
         server_id=sys.intern(record.server_id),
         field=sys.intern(record.field),
-        reference_id=sys.intern(record.origin.reference_id),
+        origin=_origin(record.origin),
         definition_digest=sys.intern(record.definition_digest),
     )
+
+
+def _origin(origin: policy.Origin) -> Origin:
+    match origin:
+        case policy.ReferenceOrigin(reference_id=reference_id):
+            return FromReference(sys.intern(reference_id))
+        case policy.LocalValueOrigin(owner=owner):
+            return FromLocalValue(owner)
+        case policy.EnvironmentOrigin(variable=variable, labels=labels):
+            return FromEnvironment(sys.intern(variable), tuple(sorted(labels.items())))
 
 
 def _choice(record: policy.ChoiceRecord, evidence: Evidence) -> Choice:
