@@ -45,6 +45,7 @@ class ResolveRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI event stream."""
+        # Exactly the path: a trailing slash or another method is for the rest, which answers 404 and 405.
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
             await self.rest(scope, receive, send)
             return
@@ -73,6 +74,7 @@ async def _body(receive: Receive) -> bytes:
     """The whole body, bounded."""
     message = await receive()
     body: bytes = message.get("body", b"")
+    # Bounded while it is read: a length that a header claims is nobody's promise.
     while message.get("more_body") and len(body) <= LARGEST_BODY:
         message = await receive()
         body += message.get("body", b"")
@@ -112,12 +114,14 @@ def _text(value: bytes) -> str:
 
 def _target(scope: Scope) -> str:
     """Path and query exactly as sent: the assertion covers them."""
+    # Not the decoded path: `%2e` and `.` would be one, and the signature covers only one of them.
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope.get("query_string", b"")
     return (path + b"?" + query if query else path).decode("latin-1")
 
 
 def _traceparent(headers: dict[bytes, bytes]) -> str | None:
+    # Anything else is dropped: it would stand in records and headers as the caller wrote it.
     sent = headers.get(b"traceparent", b"").decode("latin-1")
     return sent if _TRACEPARENT.fullmatch(sent) else None
 

@@ -51,12 +51,14 @@ class Instances:
     def keys(self, instance: Instance) -> InstanceKeys | None:
         """The instance's keys; None while it is banned, untrusted, or its sealing key isn't its own."""
         kept = self._keys.get(instance.id)
+        # By identity: another record of the same instance, with other keys, is another object.
         if kept is not None and kept.evidence is instance.evidence:
             return kept if instance.active else None
         if not instance.active or not self.trust(instance.evidence):
             return None
         try:
             keys = _checked(instance)
+        # Policy signed it, so this is an error of ours and no attack; it still may not act.
         except (ValueError, SignatureInvalid):
             _log.error("instance keys unusable", instance=instance.id)
             return None
@@ -85,6 +87,7 @@ class Subjects:
 
     def follow(self, policy: PolicyState) -> None:
         """Trust the issuers of this state; costs nothing while they are the same."""
+        # The map is persistent: the same object means that no provider has changed.
         if policy.idps is self._idps:
             return
         self._idps = policy.idps

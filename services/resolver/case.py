@@ -57,6 +57,7 @@ class Caller:
     def stands(self, snapshot: Snapshot) -> bool:
         """Whether the instance's keys and the issuer's entry are still those that the proofs were made with."""
         policy = snapshot.policy
+        # By identity again: a record that was replaced with equal content is looked at anew.
         return (
             policy.instance(self.assertion.instance_id) is self.instance
             and policy.idps.get(self.subject.idp_id) is self.idp
@@ -119,6 +120,7 @@ class Case:
         )
 
     def _items(self) -> Iterator[RecordedItem]:
+        # Refused or not read yet: then there are leases without values, and the record says so by having no version.
         for lease, value in zip_longest(self.leases, self.values):
             yield lease.recorded(None if value is None else value.version)
 

@@ -50,6 +50,7 @@ class RecordedItem:
         if self.version is not None:
             said["version"] = self.version
         said["lease_id"] = self.lease_id
+        # A moment and not a number: orjson writes it as the model does.
         said["expires_at"] = datetime.fromtimestamp(self.expires_at, UTC)
         said["rests_on"] = self.rests_on
         return said
@@ -108,6 +109,7 @@ class Entry:
 
     def headers(self, *, record_id: str, at: datetime) -> Headers:
         """The CloudEvents attributes in binary mode."""
+        # The id is the place in the stream: a consumer that gets a record twice sees it.
         own = [*_SAME_IN_ALL, ("ce_id", record_id.encode()), ("ce_time", at.isoformat().encode())]
         if self.traceparent is not None:
             own.append(("traceparent", self.traceparent.encode()))

@@ -31,6 +31,7 @@ class _Flight:
         """Give everybody who joined a copy of their own, which they wipe when they like."""
         for waiter in self.joined:
             if not waiter.done():
+                # A copy each: whoever is done first wipes its own, and nobody else's.
                 with read.secret.reveal() as view:
                     waiter.set_result(ReadValue(SecretBytes(view), read.version))
 
@@ -52,6 +53,7 @@ class Reads:
         """The item's value, read after `since` was known. Raises a `ReadFailed`; the caller wipes the value."""
         place = _place(item)
         flight = self._flights.get(place)
+        # A read that is too old is not waited for either: a new one takes its place for those who come.
         if flight is not None and flight.began.covers(since):
             waiter: asyncio.Future[ReadValue] = asyncio.get_running_loop().create_future()
             flight.joined.append(waiter)
@@ -62,6 +64,7 @@ class Reads:
         except ReadFailed as error:
             flight.fail(error)
             raise
+        # The one who reads was cancelled: those who joined must not wait for an answer that never comes.
         except BaseException:
             flight.fail(SourceUnreachable())
             raise

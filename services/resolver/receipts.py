@@ -51,6 +51,7 @@ class Receipts:
                 await asyncio.sleep(self.pause_s)
                 await self.knowledge.moved(said, within_s=self.heartbeat_s)
         finally:
+            # Convergence then need not wait for our bound: whoever stopped answers nobody.
             await self._say(producer, stopping=True)
             await disconnect(producer)
 
@@ -58,6 +59,7 @@ class Receipts:
         receipt = self._receipt(stopping=stopping)
         message = encode(receipt, key=receipt.replica_id, source="keyfob/resolver", event_id=str(uuid.uuid4()))
         try:
+            # Not repeated: receipts are cumulative, and the newest says everything that a lost one said.
             await publish(producer, message, deadline_s=DEADLINE_S)
         except Unavailable:
             _log.warning("receipt not published", stopping=stopping)

@@ -127,10 +127,12 @@ class AccessRecorder:
         """See `AccessLog`. When too many wait already the draft has failed at once."""
         draft = Draft(entry, kept)
         if len(self._waiting) >= MOST_WAITING and not self._forget_given_up():
+            # Looked at here, or asyncio complains about a failure that nobody asked for.
             draft.done.set_exception(RecordFailed())
             draft.done.exception()
             return draft
         self._waiting.append(draft)
+        # Somebody waits for an authorisation; the outcomes that lie here go with it.
         if not kept:
             self._wake.set()
         elif self._later is None:
@@ -143,18 +145,22 @@ class AccessRecorder:
 
     async def durable(self, draft: Draft) -> Position:
         """See `AccessLog`."""
+        # The usual case: it became durable while the value was read, and a timeout would cost a timer for nothing.
         if draft.done.done():
             return draft.done.result()
         try:
+            # From its birth and not from now: reading the value took part of the time that the caller has.
             async with asyncio.timeout_at(draft.born + self._deadline_s):
                 return await draft.done
         except TimeoutError:
+            # Takes it out of a batch that is not made yet; one under way may land, and the caller voids it.
             draft.done.cancel()
             raise RecordFailed from None
 
     async def run(self) -> None:
         """Publish for ever, one stream after the other."""
         while True:
+            # A new one for each stream: the failed one may still believe that its sequence numbers go on.
             producer = self._new_producer()
             try:
                 await connect(producer, what="access records")
@@ -178,6 +184,7 @@ class AccessRecorder:
 
     def _forget_given_up(self) -> bool:
         """Make room by dropping drafts that nobody waits for any more."""
+        # Only when the queue is full: going through it for each draft that was given up would cost more than it frees.
         self._waiting = deque(draft for draft in self._waiting if not draft.done.done() or draft.kept)
         return len(self._waiting) < MOST_WAITING
 
@@ -188,16 +195,19 @@ class AccessRecorder:
             if not self._waiting:
                 self._idle.set()
             await self._wake.wait()
+            # Cleared before the queue is looked at: what comes during the last batch wakes us again.
             self._wake.clear()
             while self._waiting:
                 await self._publish_some(producer, stream)
 
     async def _open_stream(self, producer: AIOKafkaProducer) -> _Stream:
+        # Random for each run: a restored machine never goes on with numbers that were used before.
         stream_id = f"access/{self._replica_id}/{uuid.uuid4().hex}"
         try:
             partitions = sorted(await producer.partitions_for(topics.ACCESS))
         except KafkaError as error:
             raise _StreamLost(cut(error)) from error
+        # One partition for the whole stream, by the key as any Kafka client does it: only there is its order kept.
         return _Stream(stream_id, DefaultPartitioner()(stream_id.encode(), partitions, partitions))
 
     async def _publish_some(self, producer: AIOKafkaProducer, stream: _Stream) -> None:
@@ -206,6 +216,7 @@ class AccessRecorder:
         if not self._under_way:
             return
         try:
+            # A batch of our own and not `send`: only so is it certain that records land together and in this order.
             acknowledged = await producer.send_batch(batch, topics.ACCESS, partition=stream.partition)
             await acknowledged
         except KafkaError as error:
@@ -222,11 +233,13 @@ class AccessRecorder:
         key = stream.id.encode()
         while self._waiting and len(filled) < MOST_IN_BATCH:
             draft = self._waiting.popleft()
+            # Given up before it had a number: the chain never knew it, and no hole is left.
             if draft.done.done() and not draft.kept:
                 continue
             before = stream.n, stream.prev
             payload, headers, position = stream.next(draft)
             if batch.append(timestamp=None, key=key, value=payload, headers=headers) is None:
+                # It did not fit: the next batch gives it the same number.
                 stream.n, stream.prev = before
                 self._waiting.appendleft(draft)
                 break
@@ -237,6 +250,7 @@ class AccessRecorder:
 
     def _give_up(self) -> None:
         """Nobody knows whether these landed: outcomes are said again in the next stream, the others have failed."""
+        # Backwards, each to the front: they keep their order, before everything that waited behind them.
         for draft, _ in reversed(self._under_way):
             if draft.kept:
                 self._waiting.appendleft(draft)

@@ -54,6 +54,7 @@ class Knowledge(Protocol):
 def evidence_of(typed: TypedRecord) -> Evidence:
     """The signed bytes of a record, in the form that facts keep."""
     return Evidence(
+        # Some few texts in a million records: interned, each costs a pointer.
         sys.intern(typed.topic),
         sys.intern(typed.type),
         typed.key,
@@ -69,6 +70,7 @@ def policy_apply(trust: Trust, clock: Monotonic) -> Callable[[PolicyState, Chang
     def apply(state: PolicyState, change: Change) -> PolicyState:
         match change:
             case Upserted(TypedRecord(record=TickRecord() as tick) as typed):
+                # Freshness rests on it alone, so here and not at first use; one signature a second costs nothing.
                 if not trust(evidence_of(typed)):
                     return state
                 return state.ticked(at=tick.at, arrived_at=clock(), claimed=tick.digest)
@@ -116,6 +118,7 @@ class ProjectedKnowledge:
 
     def snapshot(self) -> Snapshot:
         """See `Knowledge`."""
+        # No lock: both are swapped whole on this event loop, and nothing here awaits.
         policy, catalog = self.policy, self.catalog
         return Snapshot(Floor(policy.seq, catalog.seq), policy.snapshot, catalog.snapshot)
 
@@ -126,11 +129,13 @@ class ProjectedKnowledge:
                 return f"{name}-not-ready"
             if not projection.freshness.is_fresh():
                 return f"{name}-behind"
+        # Two clocks: a tick that was held back arrives late by policy's, one that stopped is old by ours.
         tick, now = self.policy.snapshot.tick, datetime.now(UTC)
         return stale_tick(tick, now=now, monotonic=self.monotonic(), bound_s=self.tick_bound_s)
 
     async def reach(self, floor: Floor, *, within_s: float) -> bool:
         """See `Knowledge`; both topics are waited for within the one bound."""
+        # Nearly always: two tasks and two timers less on the way of each resolve.
         if self.policy.seq >= floor.policy and self.catalog.seq >= floor.catalog:
             return True
         reached = await asyncio.gather(
@@ -150,6 +155,7 @@ class ProjectedKnowledge:
         finally:
             for wait in waits:
                 wait.cancel()
+            # Each takes itself out of its projection's list of waiters, also when it was cancelled.
             await asyncio.gather(*waits, return_exceptions=True)
 
     def not_ready(self) -> str | None:

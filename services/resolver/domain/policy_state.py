@@ -76,6 +76,7 @@ class PolicyState:
 
     def put(self, fact: PolicyFact) -> PolicyState:
         """The state in which `fact` has replaced whatever its key held."""
+        # Out of the old place first: a grant that moved to another profile must not be left in two.
         cleared = self.drop(fact.id)
         changed = cleared.indexed(fact, with_fact)
         changed["facts"] = cleared.facts.insert(fact.id, fact)
@@ -94,6 +95,7 @@ class PolicyState:
 
     def ticked(self, *, at: datetime, arrived_at: float, claimed: str) -> PolicyState:
         """The state after a tick that says that all records up to it have the digest `claimed`."""
+        # Compared when it comes and not when it is asked: later records change our digest, rightly.
         return replace(self, tick=Tick(at, arrived_at, digest.text(self.digest) == claimed))
 
     def indexed(self, fact: PolicyFact, edit: Callable[[Any, Any, Any], Any]) -> dict[str, Any]:  # noqa: PLR0911 - one a kind
@@ -110,6 +112,7 @@ class PolicyState:
             case Choice(idp_id=idp, subject=subject, server_id=server):
                 return {"choices": edit(self.choices, (idp, subject, server), fact)}
             case Idp(id=id_):
+                # Few, and asked for as a whole: no index by key.
                 return {"idps": self.idps.insert(id_, fact) if edit is with_fact else self.idps.discard(id_)}
             case _:
                 return {}

@@ -11,6 +11,7 @@ def superseded(read: str, current: str) -> bool:
     """
     if read == current:
         return False
+    # `isdecimal` and not `isdigit`: "²" is a digit that int() refuses.
     if read.isdecimal() and current.isdecimal():
         return int(read) < int(current)
     return True

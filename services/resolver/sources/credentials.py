@@ -57,6 +57,7 @@ class Credentials:
         if kept is None or now - kept.at > LOOK_AGAIN_S:
             found = self._read(source_name)
             kept = self._kept[source_name] = _Kept(found, None if found is None else self._origin_of(found), now)
+        # One answer for both: whoever edits addresses learns not even whether there is a credential.
         if kept.found is None or kept.origin != origin:
             raise ReadDenied
         return kept.found.token.get_secret_value()
@@ -67,6 +68,7 @@ class Credentials:
             return None
         try:
             return CredentialFile.model_validate_json(read_secret_file(self.directory / f"{source_name}.json"))
+        # A file that is being written, or has the wrong mode, is no credential now; the next look is soon.
         except (Misconfigured, ValidationError):
             return None
 

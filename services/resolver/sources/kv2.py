@@ -56,6 +56,7 @@ class Kv2Reader:
         url = _url(origin, source.place.mount, reference.path, version)
         try:
             answer = await self.egress.request("GET", url, headers=headers)
+        # The egress' words may name addresses: the record and the caller get a kind, and no more.
         except NotReached:
             raise SourceUnreachable from None
         if answer.status != HTTPStatus.OK:
@@ -84,6 +85,7 @@ def _url(origin: Origin, mount: str, path: str, version: str | None) -> URL:
 def _value(body: bytes, key: str | None) -> ReadValue:
     try:
         data = orjson.loads(body)["data"]
+        # Through int: only a number may stand in records, whatever a server sends.
         version = str(int(data["metadata"]["version"]))
         entries = data["data"]
         if not isinstance(entries, dict):
@@ -95,6 +97,7 @@ def _value(body: bytes, key: str | None) -> ReadValue:
 
 
 def _entry(entries: dict[str, Any], key: str | None) -> object:
+    # A reference to a whole secret means its only entry; which of several, nobody has said.
     if key is None:
         if len(entries) != 1:
             raise AnswerUnusable
