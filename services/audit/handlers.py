@@ -19,6 +19,7 @@ from services.audit.domain.entries import (
     access_entry,
     access_key,
     alert_entry,
+    finding_entries,
     lease_entries,
     policy_entry,
     vault_entry,
@@ -166,7 +167,7 @@ class ReceiptTrail:
             (message, receipt)
             for message in messages
             if message.type == GatewayReceipt.TYPE
-            and ((receipt := decode(message, GatewayReceipt)).ended or receipt.released)
+            and ((receipt := decode(message, GatewayReceipt)).ended or receipt.released or receipt.findings)
         ]
         # Asked once for a whole batch: strangers must not make each of their receipts a question to the broker.
         if any(self.instances.signer_of(receipt.instance_id) is None for _, receipt in said):
@@ -187,7 +188,7 @@ class ReceiptTrail:
 
     async def _record(self, journal: Journal, genuine: list[Genuine]) -> None:
         # The receipt names only ids; whose lease it was and for what stands in the record that opened it.
-        leases = await journal.opened({ended.lease_id for one in genuine for ended in one.receipt.ended})
+        leases = await journal.opened({lease_id for one in genuine for lease_id in one.leases()})
         entries = [entry for one in genuine for entry in one.entries(leases)]
         echoes = [echo for one in genuine for echo in echoes_of(one.receipt)]
         compared = compare(echoes, await journal.hashes({echo.key for echo in echoes}))
@@ -206,8 +207,16 @@ class Genuine:
     trace_id: str
 
     def entries(self, leases: Mapping[str, Opened]) -> Iterable[Entry]:
-        """What it ended, for the log."""
-        return lease_entries(self.receipt, instance_name=self.instance_name, leases=leases, trace_id=self.trace_id)
+        """What it ended and what it found, for the log."""
+        yield from lease_entries(self.receipt, instance_name=self.instance_name, leases=leases, trace_id=self.trace_id)
+        yield from finding_entries(
+            self.receipt, instance_name=self.instance_name, leases=leases, trace_id=self.trace_id
+        )
+
+    def leases(self) -> Iterable[str]:
+        """The ids of all leases that it speaks of."""
+        yield from (ended.lease_id for ended in self.receipt.ended)
+        yield from (finding.lease_id for finding in self.receipt.findings)
 
     def facts(self) -> Iterable[LeaseFact]:
         """What it ended, for who holds what."""

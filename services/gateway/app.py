@@ -80,6 +80,7 @@ def build(
         start_upstream,
         upstream_limit=settings.upstream_limit,
         one_subject=common.mode is Mode.PRODUCTION and not settings.unsafe_shared_uid,
+        end_on_guess=settings.end_on_guess,
     )
     # The SDK keeps sessions; whose they are it learns from the user that the edge puts into each request.
     manager = StreamableHTTPSessionManager(

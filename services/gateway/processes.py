@@ -2,7 +2,7 @@
 
 A child is the leader of its own process group, and the group is what ends: SIGTERM and a short grace where nothing
 was revoked, SIGKILL otherwise. It also dies with this process, however that dies (prctl(2), `PR_SET_PDEATHSIG`).
-What it writes to stderr is read and counted, never kept: it may quote the value.
+What it writes to stderr is read, searched for its values and counted, never kept: it may quote anything.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 
 import structlog
 
+from services.gateway.redaction import Redactor
 from shared.errors import Unavailable
 
 REAP_WITHIN_S: Final = 2.0
@@ -112,8 +113,8 @@ class Child:
         await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
 
 
-async def start(launch: Launch) -> Child:
-    """Start a child. Raises `Unavailable` when its program can't be run."""
+async def start(launch: Launch, stderr: Redactor | None = None) -> Child:
+    """Start a child, whose stderr goes through `stderr`. Raises `Unavailable` when its program can't be run."""
     program = find_program(launch.command, launch.command_path)
     directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="keyfob-", dir=launch.scratch_dir))
     try:
@@ -135,7 +136,7 @@ async def start(launch: Launch) -> Child:
         shutil.rmtree(directory, ignore_errors=True)
         # The text of the error may hold an argument: its type says enough.
         raise Unavailable(f"The MCP server's program can't be started ({type(error).__name__}).") from None
-    return Child(process, directory, asyncio.create_task(_count(process), name=f"stderr of {process.pid}"))
+    return Child(process, directory, asyncio.create_task(_count(process, stderr), name=f"stderr of {process.pid}"))
 
 
 def find_program(command: str, command_path: str) -> str:
@@ -149,12 +150,16 @@ def find_program(command: str, command_path: str) -> str:
     return found
 
 
-async def _count(process: asyncio.subprocess.Process) -> int:
-    """Keep stderr flowing; returns how many bytes there were."""
+async def _count(process: asyncio.subprocess.Process, redactor: Redactor | None) -> int:
+    """Keep stderr flowing, and have `redactor` count the values in it; returns how many bytes there were."""
     read = 0
     # A full pipe would stop the server in the middle of its work.
     while process.stderr is not None and (chunk := await process.stderr.read(CHUNK)):
         read += len(chunk)
+        if redactor is not None:
+            redactor.feed(chunk)
+    if redactor is not None:
+        redactor.finish()
     return read
 
 

@@ -7,6 +7,7 @@ to upstreams: an upstream may serve several sessions of its subject, and it coul
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Final
@@ -32,6 +33,8 @@ from shared.errors import KeyfobError
 CLAIM: Final = "keyfob.claim"
 """Where the edge leaves the request's `Claim` in its ASGI scope."""
 ENVELOPE_PREFIX: Final = "io.modelcontextprotocol/"
+CONNECTION_CLOSED: Final = "Connection closed"
+"""What the SDK says itself when a server is gone."""
 PROGRESS_TOKEN: Final = "progressToken"  # noqa: S105 - a name in MCP
 
 PARAMS: Final[Mapping[str, type[types.RequestParams]]] = {
@@ -93,8 +96,9 @@ class Proxy:
         return server
 
     async def _forward(self, ctx: Context, _: types.RequestParams) -> dict[str, Any]:
-        async with self._upstream(ctx) as session:
-            request = _Raw(method=ctx.method, params=_passed_on(ctx.params))
+        params = _passed_on(ctx.params)
+        async with self._upstream(ctx, json.dumps(params or {}).encode()) as session:
+            request = _Raw(method=ctx.method, params=params)
             wants_progress = PROGRESS_TOKEN in ((ctx.params or {}).get("_meta") or {})
             # Here only: our own span around it stays, and knows nothing of what is said.
             with _untraced():
@@ -137,14 +141,17 @@ class Proxy:
             return await call_next(ctx)
 
     @asynccontextmanager
-    async def _upstream(self, ctx: Context) -> AsyncIterator[ClientSession]:
-        """The session of this request's seat; every failure becomes an error that is safe to show."""
+    async def _upstream(self, ctx: Context, arguments: bytes = b"") -> AsyncIterator[ClientSession]:
+        """The session of this request's seat; every failure becomes an error that is safe to show.
+
+        `arguments` are what the agent says to the server, as JSON.
+        """
         # From the request and not from the session: each request stands on the token that it brings itself.
         claim = ctx.request.scope.get(CLAIM) if ctx.request is not None else None
         if not isinstance(claim, Claim):
             raise MCPError(types.INTERNAL_ERROR, "The request was not authenticated.")
         try:
-            async with self._seats.call(claim) as session:
+            async with self._seats.call(claim, arguments) as session:
                 yield session
         except (KeyfobError, Refused) as refusal:
             raise refusal_error(refusal) from None
@@ -156,7 +163,8 @@ class Proxy:
             raise MCPError(types.INTERNAL_ERROR, "The MCP server's answer breaks the protocol.") from None
         except MCPError as error:
             # To the agent it is one more refusal, with a way on; the SDK's words would end its session.
-            if error.code == types.CONNECTION_CLOSED:
+            # By its words too: servers use that code for errors of their own.
+            if error.code == types.CONNECTION_CLOSED and error.message == CONNECTION_CLOSED:
                 raise MCPError(REFUSED, "The MCP server has just ended; ask again.") from None
             raise
 

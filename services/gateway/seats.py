@@ -24,6 +24,7 @@ from mcp.client.session import ClientSession
 from services.gateway.client.instance import Holding, Instance
 from services.gateway.client.leases import Fenced, Moment, Urgency
 from services.gateway.client.resolving import Refused, Wanted
+from services.gateway.findings import Findings
 from services.gateway.upstream import Ended, Upstream
 from shared import telemetry
 from shared.crypto.framing import sha256
@@ -123,13 +124,24 @@ class Seats:
     """The tables of one gateway."""
 
     def __init__(
-        self, instance: Instance, start_upstream: StartUpstream, *, upstream_limit: int, one_subject: bool = False
+        self,
+        instance: Instance,
+        start_upstream: StartUpstream,
+        *,
+        upstream_limit: int,
+        one_subject: bool = False,
+        end_on_guess: bool = False,
     ) -> None:
-        """`one_subject`: refuse a second subject's stdio server while one runs."""
+        """`one_subject`: refuse a second subject's stdio server while one runs.
+
+        `end_on_guess`: a call whose arguments hold a value of its server's does not reach it, and ends its seat.
+        """
         self._instance = instance
         self._start_upstream = start_upstream
         self._upstream_limit = upstream_limit
         self._one_subject = one_subject
+        self._findings = Findings(instance)
+        self._end_on_guess = end_on_guess
         self._seats: dict[SeatKey, Seat] = {}
         self._running: dict[Load, Running] = {}
         self._alive: set[Running] = set()
@@ -170,9 +182,12 @@ class Seats:
         raise Unavailable("What was asked for is changing just now.")
 
     @asynccontextmanager
-    async def call(self, claim: Claim) -> AsyncIterator[ClientSession]:
-        """The session for one call; `Ended` if the right to it ends meanwhile."""
+    async def call(self, claim: Claim, arguments: bytes = b"") -> AsyncIterator[ClientSession]:
+        """The session for one call with `arguments` as JSON; `Ended` if the right to it ends meanwhile."""
         seat = await self.seat(claim)
+        if self._findings.guessed(seat.running.upstream, seat.holding, arguments) and self._end_on_guess:
+            self._throw_out(seat, LeaseEnd.SESSION)
+            raise Ended
         # Of its own for each call: who loses the right to call must not disturb others on the same server.
         with anyio.CancelScope() as scope:
             seat.calls.add(scope)
@@ -181,6 +196,7 @@ class Seats:
                     yield session
             finally:
                 seat.calls.discard(scope)
+                self._tell_redacted(seat.running)
         if scope.cancelled_caught:
             raise Ended
 
@@ -212,9 +228,11 @@ class Seats:
             running.upstream.stop()
 
     async def tend(self, *, idle_s: float, every_s: float = 1.0) -> None:
-        """Stop what nobody calls, and forget tokens that expired; for ever."""
+        """Stop what nobody calls, forget tokens that expired, tell what was said between calls; for ever."""
         while True:
             await asyncio.sleep(every_s)
+            for running in self._alive:
+                self._tell_redacted(running)
             for running in list(self._running.values()):
                 if running.upstream.idle_for > idle_s:
                     self._retire(running, LeaseEnd.SESSION)
@@ -321,9 +339,16 @@ class Seats:
             await running.upstream.run()
         finally:
             self._retire(running, running.why)
+            # Before its leases are over: what it said on its way out.
+            self._tell_redacted(running)
             self._end(running.left, running.why or LeaseEnd.SESSION)
             running.left.clear()
             self._alive.discard(running)
+
+    def _tell_redacted(self, running: Running) -> None:
+        # Any seat will do: all are one subject's, and their leases are for the same versions.
+        for seat in [*running.seats, *running.left][:1]:
+            self._findings.redacted(running.upstream, seat.holding)
 
     def _drain(self, running: Running, why: LeaseEnd) -> None:
         self._retire(running, why)

@@ -49,6 +49,11 @@ class GatewaySettings(HttpSettings):
         os.defpath, description="where commands without a slash are looked for; the child does not inherit it"
     )
     scratch_dir: Path | None = Field(None, description="working directories of MCP servers; empty: the system's")
+    end_on_guess: bool = Field(
+        default=False,
+        description="a call whose arguments hold a value of its server's does not reach it and ends what it runs on; "
+        "an alert is raised either way",
+    )
     unsafe_shared_uid: bool = Field(
         default=False,
         description="production mode: run stdio servers of several subjects under one UID, where each can read the "

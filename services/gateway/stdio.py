@@ -18,6 +18,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from services.gateway.processes import Child
+from services.gateway.redaction import Redaction
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]
@@ -26,8 +27,12 @@ _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def speak(child: Child, *, on_silence: Callable[[], None]) -> AsyncIterator[tuple[Incoming, Outgoing]]:
+async def speak(
+    child: Child, redaction: Redaction, *, on_silence: Callable[[], None]
+) -> AsyncIterator[tuple[Incoming, Outgoing]]:
     """The streams of a session with `child`; `on_silence` is called once it can't be spoken to any more.
+
+    What it says arrives redacted: results, errors and notifications alike.
 
     Leaving does not end the child: whoever started it does.
     """
@@ -35,7 +40,7 @@ async def speak(child: Child, *, on_silence: Callable[[], None]) -> AsyncIterato
     arrived, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, leaving = anyio.create_memory_object_stream[SessionMessage](0)
     async with arrived, incoming, outgoing, leaving, anyio.create_task_group() as tasks:
-        tasks.start_soon(_listen, child, arrived, on_silence)
+        tasks.start_soon(_listen, child, redaction, arrived, on_silence)
         tasks.start_soon(_talk, child, leaving, on_silence)
         try:
             yield incoming, outgoing
@@ -44,14 +49,18 @@ async def speak(child: Child, *, on_silence: Callable[[], None]) -> AsyncIterato
 
 
 async def _listen(
-    child: Child, arrived: MemoryObjectSendStream[SessionMessage | Exception], on_silence: Callable[[], None]
+    child: Child,
+    redaction: Redaction,
+    arrived: MemoryObjectSendStream[SessionMessage | Exception],
+    on_silence: Callable[[], None],
 ) -> None:
     unreadable = 0
     with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
         async with arrived:
             async for line in _lines(child):
                 try:
-                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                    # The whole line before anything reads it: an error's words, a progress message, whatever comes.
+                    message = jsonrpc_message_adapter.validate_json(redaction.message(line), by_name=False)
                 except ValueError:
                     # Servers print banners and debug text where they must not. Counted: it may quote anything.
                     unreadable += 1

@@ -1,7 +1,8 @@
 """MCP over streamable HTTP to a server elsewhere: credentials go into each request, and nowhere but to its own URL.
 
 Redirects are not followed, not even within the server's origin: a definition names one place. The address that is
-connected to is the one that was looked at: `shared.egress` says which may be reached.
+connected to is the one that was looked at: `shared.egress` says which may be reached. Every body that comes back is
+redacted as it streams, whatever its status: for that the server is asked not to compress, and refused if it does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
+from services.gateway.redaction import Redaction, Redactor
 from shared.config import Mode
 from shared.crypto.secret import SecretBytes
 from shared.egress import own_addresses, refusal
@@ -27,6 +29,8 @@ READ_S: Final = 300.0
 """A tool may think for minutes before it says a word."""
 UNAUTHORIZED: Final = 401
 NOT_FOUND: Final = 404
+UNSAID: Final = ("location", "content-length")
+"""Headers that go no further: one may name a place inside the network, the other counts what was there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +54,40 @@ class Credential:
             return self.prefix.encode() + bytes(view)
 
 
+class Redacted(httpx2.AsyncByteStream):
+    """A body on its way back, through a redactor: what may leave leaves with the chunk that it came with."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, redactor: Redactor) -> None:
+        self._inner = inner
+        self._redactor = redactor
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._inner:
+            if passed := self._redactor.feed(chunk):
+                yield passed
+        if rest := self._redactor.finish():
+            yield rest
+
+    async def aclose(self) -> None:
+        """Close the body."""
+        await self._inner.aclose()
+
+
 class Injecting(httpx2.AsyncBaseTransport):
-    """Adds credentials on the way out, takes `Location` away on the way back, and tells when the server is done."""
+    """Adds credentials on the way out, takes them away on the way back, and tells when the server is done."""
 
     def __init__(
         self,
         inner: httpx2.AsyncBaseTransport,
         place: Place,
         credentials: tuple[Credential, ...],
+        redaction: Redaction,
         on_gone: Callable[[], None],
     ) -> None:
         self._inner = inner
         self._place = place
         self._credentials = credentials
+        self._redaction = redaction
         self._on_gone = on_gone
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -72,12 +97,13 @@ class Injecting(httpx2.AsyncBaseTransport):
             message = "not the place that the definition names"
             raise httpx2.RequestError(message, request=request)
         own = [(credential.header.encode(), credential.text()) for credential in self._credentials]
+        asked = [(name, value) for name, value in request.headers.raw if name.lower() != b"accept-encoding"]
         # Connected to the address that was looked at, and verified by the name (`sni_hostname`): a second look-up could
         # lead elsewhere (DNS rebinding).
         sent = httpx2.Request(
             request.method,
             self._place.pinned,
-            headers=[*request.headers.raw, *own],
+            headers=[*asked, (b"accept-encoding", b"identity"), *own],
             stream=request.stream,
             extensions={**request.extensions, "sni_hostname": self._place.url.host},
         )
@@ -89,8 +115,18 @@ class Injecting(httpx2.AsyncBaseTransport):
             raise
         if _is_over(request, response):
             self._on_gone()
-        # Neither the SDK nor an agent learns of it: it may name a place inside the network.
-        response.headers.pop("location", None)
+        return await self._redacted(response, request)
+
+    async def _redacted(self, response: httpx2.Response, request: httpx2.Request) -> httpx2.Response:
+        # Nobody could find a value in what is compressed (RFC 9110, section 8.4), and it was told not to.
+        if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            await response.aclose()
+            message = "a body that can't be redacted"
+            raise httpx2.RemoteProtocolError(message, request=request)
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            response.stream = Redacted(response.stream, self._redaction.results())
+        for name in UNSAID:
+            response.headers.pop(name, None)
         return response
 
     async def aclose(self) -> None:
@@ -135,6 +171,7 @@ def _is_over(request: httpx2.Request, response: httpx2.Response) -> bool:
 async def connect(
     url: str,
     credentials: tuple[Credential, ...],
+    redaction: Redaction,
     *,
     mode: Mode,
     on_silence: Callable[[], None],
@@ -145,7 +182,7 @@ async def connect(
     for credential in credentials:
         credential.check()
     place = await locate(url, mode)
-    injecting = Injecting(transport or httpx2.AsyncHTTPTransport(), place, credentials, on_silence)
+    injecting = Injecting(transport or httpx2.AsyncHTTPTransport(), place, credentials, redaction, on_silence)
     timeout = httpx2.Timeout(CONNECT_S, read=READ_S)
     async with (
         httpx2.AsyncClient(transport=injecting, timeout=timeout, trust_env=False, follow_redirects=False) as client,

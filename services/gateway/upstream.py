@@ -22,6 +22,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import UNSUPPORTED_PROTOCOL_VERSION, Implementation
 
 from services.gateway import processes, stdio, streamable
+from services.gateway.redaction import Guess, Redaction, Secret
 from shared.config import Mode
 from shared.crypto.secret import SecretBytes
 from shared.errors import Unavailable
@@ -71,6 +72,7 @@ class Upstream:
         self._stop = asyncio.Event()
         self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
         self._child: processes.Child | None = None
+        self._redaction: Redaction | None = None
         self._grace_s = limits.stop_s
         self._calls = 0
         self._quiet = asyncio.Event()
@@ -100,6 +102,8 @@ class Upstream:
         finally:
             self.state = State.GONE
             self._wipe()
+            if self._redaction is not None:
+                self._redaction.wipe()
             self._fail(Unavailable("The MCP server ended."))
 
     def drain(self) -> None:
@@ -140,17 +144,38 @@ class Upstream:
             if not self._calls:
                 self._quiet.set()
 
+    def guesses(self, arguments: bytes) -> tuple[str, ...]:
+        """Fields whose value a caller's JSON holds; none once the server is gone."""
+        if self._redaction is None or self.state is State.GONE:
+            return ()
+        match self._redaction.examine(arguments):
+            case Guess(fields):
+                return fields
+            case _:
+                return ()
+
+    def take_redacted(self) -> dict[str, int]:
+        """Replaced places by field since the last time."""
+        return {} if self._redaction is None else self._redaction.take_counts()
+
     async def _live(self) -> None:
         if self._stop.is_set():
             # Ended between the resolve and this first step: nothing may be given the value any more.
             return
+        secrets = [Secret(name, value) for name, value in self._values.items()]
+        # In a thread: a long value takes a second, and other people's calls go on.
+        self._redaction = redaction = await asyncio.to_thread(Redaction, secrets)
+        if self._stop.is_set():
+            return
+        if redaction.unprotected:
+            _log.warning("too short to be redacted", fields=redaction.unprotected)
         match self._definition:
             case StdioServer():
-                await self._live_as_child(self._definition)
+                await self._live_as_child(self._definition, redaction)
             case HttpServer():
-                await self._live_elsewhere(self._definition)
+                await self._live_elsewhere(self._definition, redaction)
 
-    async def _live_as_child(self, definition: StdioServer) -> None:
+    async def _live_as_child(self, definition: StdioServer, redaction: Redaction) -> None:
         environment = {**definition.environment, **self._environment()}
         launch = processes.Launch(
             command=definition.command,
@@ -160,23 +185,24 @@ class Upstream:
             scratch_dir=self._limits.scratch_dir,
             line_limit=self._limits.line_limit,
         )
-        self._child = await processes.start(launch)
+        self._child = await processes.start(launch, redaction.stderr())
         # Python can't wipe text; nothing of ours keeps it any longer than the kernel needed.
         environment.clear()
         self._wipe()
         try:
-            async with stdio.speak(self._child, on_silence=self.stop) as (incoming, outgoing):
+            async with stdio.speak(self._child, redaction, on_silence=self.stop) as (incoming, outgoing):
                 await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
         finally:
             await _finish(self._child.end(grace_s=self._grace_s))
 
-    async def _live_elsewhere(self, definition: HttpServer) -> None:
+    async def _live_elsewhere(self, definition: HttpServer, redaction: Redaction) -> None:
         credentials = tuple(
             streamable.Credential(one.header, one.prefix, self._values[one.name]) for one in definition.fields
         )
         connection = streamable.connect(
             definition.url,
             credentials,
+            redaction,
             mode=self._limits.mode,
             on_silence=self.stop,
             transport=self._limits.transport,

@@ -21,6 +21,8 @@ class AuditAction(StrEnum):
     REFERENCE_CHANGED = "sync:reference:change"
     POLICY_CHANGED = "policy:entity:change"
     LEASE_ENDED = "gateway:lease:end"
+    VALUE_REDACTED = "gateway:value:redact"
+    VALUE_GUESSED = "gateway:value:guess"
     ALERT_RAISED = "notifier:alert:raise"
 
 

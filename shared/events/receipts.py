@@ -34,6 +34,29 @@ class EndedLease(BaseModel):
     at: Instant
 
 
+class FindingKind(StrEnum):
+    """What a gateway found where a value should not have been."""
+
+    REDACTED = "redacted"
+    """The server said its value; the places were replaced."""
+    GUESSED = "guessed"
+    """A caller supplied the value as an argument: perhaps somebody tries whether it is the right one."""
+
+
+class Finding(BaseModel):
+    """A value that showed in what a server, or its caller, said. Never the value, and never what stood around it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Id
+    """Told again under the same id until a receipt is durable."""
+    kind: FindingKind
+    lease_id: Id
+    """Under which the server had the value: whose and for what stands in the record that opened it."""
+    places: Annotated[int, Field(ge=1)]
+    at: Instant
+
+
 class GatewayReceipt(Contract):
     """Cumulative: everything up to `applied_offset` is fenced, what rested on it up to `dropped_offset` is gone.
 
@@ -53,6 +76,8 @@ class GatewayReceipt(Contract):
     ended: tuple[EndedLease, ...] = ()
     released: tuple[str, ...] = ()
     """`stream/n/hash` of authorisations received since the last receipt: the record's echo."""
+    findings: tuple[Finding, ...] = ()
+    """Since the last receipt; absent in those of before there was redaction."""
     at: Instant
 
 

@@ -120,7 +120,8 @@ class Ordeal:
         async with asyncio.timeout(AGENT_S), self.agent.connect(url) as session:
             result = await session.client.call_tool("environment", {})
         environment: dict[str, str] = json.loads(getattr(result.content[0], "text", ""))
-        return environment[FIELD]
+        # Backwards: the server tells it so, since as it is it would be redacted.
+        return environment[FIELD][::-1]
 
     async def try_to_tell(self, gateway: str) -> None:
         """The same while anything may happen to the gateway."""

@@ -74,8 +74,9 @@ class Agents:
         return said(await client.call_tool(tool, arguments))
 
     async def environment(self, client: Client) -> dict[str, str]:
+        """What the server was given: it tells it backwards, since as it is it would be redacted."""
         found: dict[str, str] = json.loads(await self.ask(client, "environment"))
-        return found
+        return {name: value[::-1] for name, value in found.items()}
 
     async def settled(self) -> int:
         """Wait until everything that was said is dropped; the offset."""
@@ -93,6 +94,7 @@ async def gateway(
     idle_s: float = 600.0,
     upstream_limit: int = 20,
     one_subject: bool = False,
+    end_on_guess: bool = False,
     line_limit: int = 1024 * 1024,
     start_s: float = 10.0,
     stop_s: float = 0.3,
@@ -114,7 +116,9 @@ async def gateway(
     def start_upstream(holding: Holding) -> Upstream:
         return Upstream(holding.server.definition, holding.values, limits)
 
-    seats = Seats(instance, start_upstream, upstream_limit=upstream_limit, one_subject=one_subject)
+    seats = Seats(
+        instance, start_upstream, upstream_limit=upstream_limit, one_subject=one_subject, end_on_guess=end_on_guess
+    )
     manager = StreamableHTTPSessionManager(Proxy(seats).server(), max_request_body_size=BODY_LIMIT)
     edge = Edge(seats, manager.handle_request, body_limit=BODY_LIMIT, session_limit=100)
     await instance.start()

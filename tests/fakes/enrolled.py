@@ -14,7 +14,7 @@ from shared.crypto.signing import SigningKey
 from shared.delivery.receipts import RECEIPT_DOMAIN
 from shared.events.contract import Contract, StateRecord
 from shared.events.policy import InstanceRecord, InstanceState, TickRecord
-from shared.events.receipts import EndedLease, GatewayReceipt, ResolverReceipt
+from shared.events.receipts import EndedLease, Finding, GatewayReceipt, ResolverReceipt
 from shared.projection.changes import Removed, Upserted, Why
 from shared.projection.instances import Instances, apply_change
 from shared.projection.records import Authority, TypedRecord
@@ -53,6 +53,7 @@ class Gateway:
         key: SigningKey | None = None,
         ended: tuple[EndedLease, ...] = (),
         released: tuple[str, ...] = (),
+        findings: tuple[Finding, ...] = (),
         under: str | None = None,
     ) -> Message:
         receipt = GatewayReceipt(
@@ -64,6 +65,7 @@ class Gateway:
             open_leases=leases,
             ended=ended,
             released=released,
+            findings=findings,
             at=at,
         )
         self.n += 1

@@ -43,10 +43,11 @@ async def http_teller() -> AsyncIterator[tuple[HttpTeller, StreamingASGI]]:
     async def list_tools(_: Any, __: Any) -> types.ListToolsResult:
         return types.ListToolsResult(tools=[types.Tool(name="headers", input_schema={"type": "object"})])
 
-    async def call_tool(ctx: Any, _: Any) -> types.CallToolResult:
-        return types.CallToolResult(
-            content=[types.TextContent(type="text", text=ctx.request.headers.get("authorization", ""))]
-        )
+    async def call_tool(ctx: Any, params: Any) -> types.CallToolResult:
+        # Backwards: as it is it would be redacted.
+        said = ctx.request.headers.get("authorization", "")
+        said = said if params.name == "echo" else said[::-1]
+        return types.CallToolResult(content=[types.TextContent(type="text", text=said)])
 
     server: Server[Any] = Server("http-teller", on_list_tools=list_tools, on_call_tool=call_tool)
     teller.manager = StreamableHTTPSessionManager(server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -12,6 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
+
+
+class Failed(Exception):
+    """Becomes a JSON-RPC error with its text."""
+
 
 _lock = threading.Lock()
 _cancelled: set[Any] = set()
@@ -53,8 +60,42 @@ def chatter(_: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     return text("ok")
 
 
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "base64": lambda value: base64.b64encode(value.encode()).decode(),
+    "base64 within": lambda value: base64.b64encode(b"x" + value.encode() + b"y").decode(),
+    "base64url": lambda value: base64.urlsafe_b64encode(value.encode()).decode(),
+    "hex": lambda value: value.encode().hex(),
+    "HEX": lambda value: value.encode().hex().upper(),
+    "url": lambda value: quote(value, safe=""),
+    "form": quote_plus,
+    "json": json.dumps,
+}
+
+
+def echo(_: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """A careless server: its whole environment, in some encoding, in a result, an error or on stderr."""
+    said = "\n".join(f"{name}={ENCODINGS[arguments['as']](value)}" for name, value in os.environ.items())
+    match arguments["where"]:
+        case "result":
+            return text(said)
+        case "structure":
+            return {**text("see there"), "structuredContent": {"environment": dict(os.environ), "said": [said]}}
+        case "tool error":
+            return {"isError": True, **text(f"failed with {said}")}
+        case "error":
+            raise Failed(said)
+        case _:
+            # In small pieces: what reads it gets the value cut in the middle.
+            for at in range(0, len(said), 7):
+                os.write(2, said[at : at + 7].encode())
+            return text("said on stderr")
+
+
 TOOLS: dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any] | None]] = {
-    "environment": lambda _, __: text(dict(os.environ)),
+    "environment": lambda _, __: text({name: value[::-1] for name, value in os.environ.items()}),
+    "echo": echo,
+    "repeat": lambda _, arguments: text(arguments["text"]),
     "pid": lambda _, __: text(str(os.getpid())),
     "directory": lambda _, __: text(str(Path.cwd())),
     "arguments": lambda _, __: text(sys.argv),
@@ -95,7 +136,14 @@ def serve(request: dict[str, Any]) -> None:
     if method is None:
         error = {"code": -32601, "message": "Method not found"}
         say({"jsonrpc": "2.0", "id": request["id"], "error": error})
-    elif (result := method(request)) is not None:
+        return
+    try:
+        result = method(request)
+    except Failed as failed:
+        error = {"code": -32000, "message": f"failed: {failed}", "data": {"environment": dict(os.environ)}}
+        say({"jsonrpc": "2.0", "id": request["id"], "error": error})
+        return
+    if result is not None:
         say({"jsonrpc": "2.0", "id": request["id"], "result": result})
 
 

@@ -23,6 +23,8 @@ class FakeUpstream:
     def __init__(self, holding: Holding) -> None:
         self.versions = holding.versions
         self.done: list[str] = []
+        self.redacted: dict[str, int] = {}
+        self.guessable: tuple[str, ...] = ()
         self.calls = 0
         self.takes_calls = True
         self.idle_for = 0.0
@@ -49,6 +51,13 @@ class FakeUpstream:
 
     async def ready(self) -> None:
         await asyncio.shield(self._ready)
+
+    def guesses(self, arguments: bytes) -> tuple[str, ...]:
+        return tuple(field for field in self.guessable if field.encode() in arguments)
+
+    def take_redacted(self) -> dict[str, int]:
+        taken, self.redacted = self.redacted, {}
+        return taken
 
     def drain(self) -> None:
         self._end("drain")

@@ -16,7 +16,7 @@ from shared.events.access import AccessItem, AccessRecord, Phase
 from shared.events.alerts import Alert
 from shared.events.audit import AuditAction, AuditRecord, AuditReference
 from shared.events.changes import PolicyChange, VaultChange, VaultChangeKind
-from shared.events.receipts import GatewayReceipt
+from shared.events.receipts import FindingKind, GatewayReceipt
 
 # Spelled out: a phase without a word here is an error, and is never recorded as something else.
 _ACTIONS = {
@@ -24,6 +24,10 @@ _ACTIONS = {
     Phase.RELEASED: AuditAction.ACCESS_RELEASED,
     Phase.ABANDONED: AuditAction.ACCESS_ABANDONED,
     Phase.REFUSED: AuditAction.ACCESS_REFUSED,
+}
+_FOUND = {
+    FindingKind.REDACTED: AuditAction.VALUE_REDACTED,
+    FindingKind.GUESSED: AuditAction.VALUE_GUESSED,
 }
 _DECISIONS = {
     Phase.AUTHORISED: "allowed",
@@ -197,6 +201,26 @@ def lease_entries(
             trace_id=trace_id,
         )
         lease = leases.get(ended.lease_id)
+        yield entry if lease is None or lease.instance_id != receipt.instance_id else _of_lease(entry, lease)
+
+
+def finding_entries(
+    receipt: GatewayReceipt, *, instance_name: str, leases: Mapping[str, Opened], trace_id: str = ""
+) -> Iterable[Entry]:
+    """Values that showed in what a server or its caller said; `leases` as for `lease_entries`."""
+    for finding in receipt.findings:
+        entry = Entry(
+            cause=Cause(topic=topics.RECEIPTS, key=f"{receipt.instance_id}|{finding.id}", id=finding.id),
+            at=finding.at,
+            action=_FOUND[finding.kind],
+            reason=finding.kind,
+            instance_id=receipt.instance_id,
+            instance_name=instance_name,
+            entity_id=finding.lease_id,
+            detail=f"{finding.places} place{'s' if finding.places > 1 else ''}",
+            trace_id=trace_id,
+        )
+        lease = leases.get(finding.lease_id)
         yield entry if lease is None or lease.instance_id != receipt.instance_id else _of_lease(entry, lease)
 
 

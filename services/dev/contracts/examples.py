@@ -162,6 +162,11 @@ _EVENTS: tuple[Contract, ...] = (
         dropped_offset=1200,
         open_leases=0,
         ended=(receipts.EndedLease(lease_id="lease/ee05", why=receipts.LeaseEnd.NOTICE, at=_AT),),
+        findings=(
+            receipts.Finding(
+                id="finding/ff07", kind=receipts.FindingKind.REDACTED, lease_id="lease/ee05", places=2, at=_AT
+            ),
+        ),
         at=_AT,
     ),
     receipts.ResolverReceipt(replica_id="resolver-1", run="run/0107", policy_seq=10, catalog_seq=2, fresh=True, at=_AT),

@@ -27,7 +27,7 @@ from shared.crypto.secret import SecretBytes
 from shared.delivery.messages import ContextName, ResolveAnswer, SubjectName
 from shared.errors import NotFresh, Unavailable
 from shared.events.policy import ServerRecord
-from shared.events.receipts import LeaseEnd
+from shared.events.receipts import FindingKind, LeaseEnd
 
 ATTEMPTS: Final = 3
 """How often a resolve is repeated because a notice crossed it; each repetition asks for a higher floor."""
@@ -150,6 +150,15 @@ class Instance:
             return False
         # Looked at on every use, not only by the watch: a quarter of a second is a use after the end.
         return all(self.ledger.book.usable(lease.id, moment) for lease in holding.leases)
+
+    def found(self, kind: FindingKind, places: Mapping[str, int]) -> None:
+        """Values showed where they should not have been: places by lease id, for the next receipt."""
+        if not places:
+            return
+        self.ledger.found(kind, places)
+        # People should hear of somebody who tries values out; that one was replaced can wait for the heartbeat.
+        if kind is FindingKind.GUESSED:
+            self.receipts.hurry()
 
     def let_go(self, holding: Holding, why: LeaseEnd) -> None:
         """The process or connection that held the values is gone."""

@@ -7,13 +7,15 @@ came: its answer may carry the old value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.gateway.client.leases import Fenced, Floor, Lease, LeaseBook, Moment, rests_on_what_ended
 from shared.events.notices import Notice
-from shared.events.receipts import EndedLease, LeaseEnd
+from shared.events.receipts import EndedLease, Finding, FindingKind, LeaseEnd
 
 NOTHING_READ = -1
 
@@ -62,6 +64,9 @@ class Ledger:
     _out: set[Out] = field(default_factory=set)
     _ended: list[EndedLease] = field(default_factory=list)
     _released: list[str] = field(default_factory=list)
+    _findings: list[Finding] = field(default_factory=list)
+    _seen: Counter[tuple[FindingKind, str]] = field(default_factory=Counter)
+    """Places by kind and lease that no receipt was made about yet."""
 
     def start_at(self, position: int) -> None:
         """Everything before `position` came before the first resolve, which will be decided after it."""
@@ -125,6 +130,21 @@ class Ledger:
         """Repeat an authorisation record's `stream/n/hash` in the next receipt."""
         self._released.append(released)
 
+    def found(self, kind: FindingKind, places: Mapping[str, int]) -> None:
+        """So many places by lease id; one finding for each lease until the next receipt, however many there are."""
+        for lease_id, count in places.items():
+            self._seen[kind, lease_id] += count
+
+    def findings(self, at: datetime) -> tuple[Finding, ...]:
+        """What no durable receipt has told yet; the same again, under the same ids, until one is."""
+        self._findings.extend(
+            Finding(id=f"finding/{secrets.token_hex(16)}", kind=kind, lease_id=lease_id, places=places, at=at)
+            for (kind, lease_id), places in self._seen.items()
+        )
+        # What comes from now on is another finding: this one may stand in a durable receipt already.
+        self._seen.clear()
+        return tuple(self._findings)
+
     def progress(self) -> Progress:
         """How far this instance has come."""
         holding = self.book.held_at()
@@ -138,7 +158,8 @@ class Ledger:
         """What no durable receipt has told yet: ended leases and echoes."""
         return tuple(self._ended), tuple(self._released)
 
-    def reported(self, ended: int, released: int) -> None:
+    def reported(self, ended: int, released: int, findings: int = 0) -> None:
         """The first so many of each stand in a durable receipt."""
+        del self._findings[:findings]
         del self._ended[:ended]
         del self._released[:released]

@@ -95,7 +95,7 @@ class ReceiptWriter:
             return False
         self.trouble = None
         # Only what stood in it: more may have ended while it was on its way.
-        self.ledger.reported(len(receipt.ended), len(receipt.released))
+        self.ledger.reported(len(receipt.ended), len(receipt.released), len(receipt.findings))
         if len(self.ledger.unreported()[0]) > 0:
             self._due.set()
         return True
@@ -103,6 +103,7 @@ class ReceiptWriter:
     def _next(self) -> GatewayReceipt:
         progress = self.ledger.progress()
         ended, released = self.ledger.unreported()
+        at = datetime.now(UTC)
         # Also where publishing fails: it may have arrived all the same, and two with one number would differ.
         n, self._n = self._n, self._n + 1
         return GatewayReceipt(
@@ -114,5 +115,6 @@ class ReceiptWriter:
             open_leases=progress.open_leases,
             ended=ended[:MOST_IN_ONE],
             released=released[:MOST_IN_ONE],
-            at=datetime.now(UTC),
+            findings=self.ledger.findings(at)[:MOST_IN_ONE],
+            at=at,
         )

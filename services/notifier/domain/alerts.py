@@ -9,6 +9,7 @@ from typing import Final
 from services.notifier.domain.notices import Change
 from shared.events.alerts import Alert, Severity
 from shared.events.changes import VaultChange
+from shared.events.receipts import Finding, FindingKind
 
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://keyfob.dev/alerts")
 
@@ -16,6 +17,7 @@ REFERENCE_UNUSABLE: Final = "reference-unusable"
 RECEIPT_FORGED: Final = "receipt-forged"
 INSTANCE_DUPLICATED: Final = "instance-duplicated"
 RECORD_UNREADABLE: Final = "record-unreadable"
+VALUE_GUESSED: Final = "value-guessed"
 
 
 def alert_id(kind: str, *cause: str) -> str:
@@ -60,6 +62,21 @@ def duplicated_instance(instance_id: str, name: str, *, runs: tuple[str, ...], a
         summary=f"Two processes act as the instance {name or instance_id}: stop one, or enrol it for itself.",
         concerns=(instance_id,),
         at=at,
+    )
+
+
+def alert_for_finding(finding: Finding, instance_id: str, name: str) -> Alert | None:
+    """Somebody supplied a server's value as an argument. One alert a lease, however often they try; None otherwise."""
+    if finding.kind is not FindingKind.GUESSED:
+        return None
+    return Alert(
+        id=alert_id(VALUE_GUESSED, instance_id, finding.lease_id),
+        kind=VALUE_GUESSED,
+        severity=Severity.WARNING,
+        summary=f"A caller at {name or instance_id} sent an MCP server the very value that this server holds: perhaps "
+        "somebody tries whether it is the right one. The audit record of this lease says who.",
+        concerns=(finding.lease_id, instance_id),
+        at=finding.at,
     )
 
 
