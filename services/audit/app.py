@@ -43,6 +43,7 @@ GROUP: Final = "keyfob-audit"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 CONSUMED: Final = (topics.ACCESS, topics.VAULT_CHANGES, topics.POLICY_CHANGES, topics.RECEIPTS, topics.ALERTS)
 READ: Final = (*CONSUMED, topics.POLICY)
+RECEIPTS_GATHER_MS: Final = 250
 
 
 def group_of(topic: str) -> str:
@@ -131,7 +132,16 @@ def _consumptions(
         topics.ALERTS: changes.on_alerts,
     }
     return tuple(
-        consume_batches(broker, topic=topic, group=group_of(topic), handler=handler, max_messages=max_messages)
+        consume_batches(
+            broker,
+            topic=topic,
+            group=group_of(topic),
+            handler=handler,
+            max_messages=max_messages,
+            # Every instance answers every notice, within moments: fetched one by one, their proofs would cost the
+            # broker and us more than the change that they are about. What audit keeps of them, nobody waits for.
+            gather_ms=RECEIPTS_GATHER_MS if topic == topics.RECEIPTS else None,
+        )
         for topic, handler in handlers.items()
     )
 

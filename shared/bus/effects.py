@@ -44,6 +44,8 @@ log = structlog.get_logger()
 OUTAGE_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 PUBLISH_WITHIN_S = 5.0
 IDLE_WAIT_MS = 1_000
+GATHER_BYTES = 64 * 1024
+"""So much is worth a fetch of its own, whoever gathers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def consume(
     async def one(messages: tuple[Message, ...]) -> Outcome:
         return await handler(messages[0])
 
-    return Consumption(broker, topic=topic, group=group, handler=one, patience=patience, batch=None)
+    return Consumption(broker, topic=topic, group=group, handler=one, patience=patience)
 
 
 def consume_batches(
@@ -155,9 +157,29 @@ def consume_batches(
     handler: BatchHandler,
     patience: Patience = Patience(),
     max_messages: int = 500,
+    gather_ms: int | None = None,
 ) -> Consumption:
-    """Subscribe a handler of many messages at once. Unless it acks, each message is tried again by itself."""
-    return Consumption(broker, topic=topic, group=group, handler=handler, patience=patience, batch=max_messages)
+    """Subscribe a handler of many messages at once. Unless it acks, each message is tried again by itself.
+
+    `gather_ms`: for what nobody waits for, the broker holds a fetch back so long, unless it is large by then.
+    """
+    batching = Batching(max_messages, gather_ms)
+    return Consumption(broker, topic=topic, group=group, handler=handler, patience=patience, batching=batching)
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How many messages make a batch, and how long the broker may gather them."""
+
+    max_messages: int
+    gather_ms: int | None
+
+    def arguments(self) -> dict[str, Any]:
+        """As FastStream's subscriber takes them."""
+        batched = {"batch": True, "batch_timeout_ms": 1, "max_records": self.max_messages}
+        if self.gather_ms is None:
+            return batched
+        return batched | {"fetch_min_bytes": GATHER_BYTES, "fetch_max_wait_ms": self.gather_ms}
 
 
 class Consumption:
@@ -171,7 +193,7 @@ class Consumption:
         group: str,
         handler: BatchHandler,
         patience: Patience,
-        batch: int | None,
+        batching: Batching | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topic = topic
@@ -193,10 +215,10 @@ class Consumption:
             decoder=_decoder,
             max_poll_interval_ms=3_600_000,  # a handler may wait out an outage; `liveness` finds the stuck ones
             rebalance_timeout_ms=30_000,
-            **_batching(batch),
+            **(batching.arguments() if batching else {}),
             **{name: CONSUMER_DEFAULTS[name] for name in ("isolation_level", "auto_offset_reset")},
         )
-        self._subscriber(self._on_batch if batch else self._on_record)
+        self._subscriber(self._on_batch if batching else self._on_record)
 
     @property
     def reason(self) -> str | None:
@@ -382,10 +404,6 @@ class _NeverCommits:
 
 
 _NEVER_COMMITS = _NeverCommits()
-
-
-def _batching(batch: int | None) -> dict[str, Any]:
-    return {} if batch is None else {"batch": True, "batch_timeout_ms": 1, "max_records": batch}
 
 
 def _security(kafka: KafkaSettings) -> BaseSecurity | None:

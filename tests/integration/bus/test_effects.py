@@ -260,6 +260,25 @@ async def test_batches_are_handled_together_and_after_a_failure_one_by_one(bell:
     assert [letter.header("ce_id") for letter in await bell.dead_letters()] == ["e-3"]
 
 
+async def test_a_message_that_the_broker_held_back_comes_without_another_one(bell: Bell) -> None:
+    heard: list[str | None] = []
+
+    async def many(messages: tuple[Message, ...]) -> Outcome:
+        heard.extend(message.event_id for message in messages)
+        return Ack()
+
+    broker = effects_broker(bell.kafka)
+    consume_batches(broker, topic=bell.topic.name, group=bell.group, handler=many, gather_ms=250)
+    await broker.start()
+    try:
+        for number in range(3):
+            await bell.ring(number)
+            await until(lambda number=number: heard[number:], within=60)
+    finally:
+        await broker.stop()
+    assert heard == ["e-0", "e-1", "e-2"]
+
+
 async def test_the_handler_s_span_is_a_child_of_the_message_s(bell: Bell) -> None:
     seen: list[int] = []
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from shared.bus import effects
 from shared.bus.cloudevents import Message, Unreadable
-from shared.bus.effects import Ack, Consumption, Dead, EffectsBroker, Outcome, Patience, Retry
+from shared.bus.effects import GATHER_BYTES, Ack, Batching, Consumption, Dead, EffectsBroker, Outcome, Patience, Retry
 from shared.errors import Unavailable
 from tests.fakes.clock import FakeClock
 from tests.fakes.kafka_topic import FakeRecord
@@ -79,6 +79,7 @@ class Work:
 
     script: list[Outcome | Exception] = field(default_factory=list)
     batch: int | None = None
+    gather_ms: int | None = None
     broker: Broker = field(default_factory=Broker)
     calls: list[tuple[str | None, ...]] = field(default_factory=list)
     patience: Patience = field(default_factory=lambda: Patience((0.0, 0.0)))
@@ -91,7 +92,7 @@ class Work:
             group="tests",
             handler=self.handle,
             patience=self.patience,
-            batch=self.batch,
+            batching=None if self.batch is None else Batching(self.batch, self.gather_ms),
             clock=self.clock,
         )
         (self.subscriber,) = self.broker.subscriptions
@@ -284,6 +285,12 @@ class TestBatches:
         await work.take(record(1), record(2), record(3))
         assert [letter["key"] for letter in work.broker.letters] == [b"k2"]
         assert (work.kept, work.consumption.settled) == ({0: 4}, 2)
+
+    async def test_what_nobody_waits_for_is_gathered_by_the_broker_and_all_else_comes_at_once(self) -> None:
+        gathered, at_once = Work(batch=10, gather_ms=250), Work(batch=10)
+        held_back = ("fetch_min_bytes", "fetch_max_wait_ms")
+        assert [gathered.subscriber.options[name] for name in held_back] == [GATHER_BYTES, 250]
+        assert not set(held_back) & at_once.subscriber.options.keys()
 
     async def test_a_batch_of_one_is_a_single_message(self) -> None:
         work = Work([Retry(), Ack()], batch=10)
