@@ -45,9 +45,10 @@ test-again: install ## Run again what failed in the last `make test`: single tes
 	@test ! -e build/failed-parts || $(BIN)/python -m pytest $(PARTS) -o cache_dir=build/cache --last-failed
 	@test ! -e build/failed-whole || $(BIN)/python -m pytest $(WHOLE)
 
+# Where the environment forbids bytecode, as in many containers, each worker would compile all tests anew.
 .PHONY: test-unit
 test-unit: install ## Run the tests that need no other process
-	@$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 
 .PHONY: chaos
 chaos: install ## Kill each service twenty times in the middle of its work, and take the broker away
