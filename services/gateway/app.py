@@ -23,6 +23,7 @@ from services.gateway.client.posting import HttpPost, Post, check_url
 from services.gateway.client.receipts import ReceiptWriter
 from services.gateway.client.resolving import Resolvers
 from services.gateway.edge import Edge
+from services.gateway.files import ValueFiles, usual_places
 from services.gateway.proxy import Proxy
 from services.gateway.seats import Seats
 from services.gateway.settings import GatewaySettings
@@ -70,7 +71,9 @@ def build(
     kafka = _kafka(settings, common, identity)
     producer = kafka.repeating_producer()
     instance = _instance(identity, settings, common, kafka, producer, post)
-    limits = _limits(settings, common)
+    limits = _limits(settings, common, identity)
+    # What a predecessor that was killed left there: nobody else acts under this identity.
+    limits.files.clear()
 
     def start_upstream(holding: Holding) -> Upstream:
         return Upstream(holding.server.definition, holding.values, limits)
@@ -101,6 +104,7 @@ def build(
         finally:
             # Servers first, then the receipt that says so, and only then whatever carries receipts.
             await seats.close(within_s=settings.stop_s + 3)
+            limits.files.clear()
             await _say_goodbye(instance)
             await background.stop()
             await disconnect(producer)
@@ -114,7 +118,8 @@ def build(
     return Gateway(app, instance, seats)
 
 
-def _limits(settings: GatewaySettings, common: CommonSettings) -> Limits:
+def _limits(settings: GatewaySettings, common: CommonSettings, identity: Identity) -> Limits:
+    places = usual_places() if settings.value_file_dir is None else (settings.value_file_dir,)
     return Limits(
         start_s=settings.start_s,
         stop_s=settings.stop_s,
@@ -123,6 +128,8 @@ def _limits(settings: GatewaySettings, common: CommonSettings) -> Limits:
         command_path=settings.command_path,
         scratch_dir=settings.scratch_dir,
         mode=common.mode,
+        files=ValueFiles.of(identity.instance_id, places),
+        allowed_variables=settings.allows(),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -134,6 +135,10 @@ async def start(launch: Launch, stderr: Redactor | None = None) -> Child:
         )
     except (OSError, ValueError) as error:
         shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno == errno.E2BIG:
+            raise Unavailable(
+                "A value is longer than an environment variable may be (128 KiB): let the server take it as a file."
+            ) from None
         # The text of the error may hold an argument: its type says enough.
         raise Unavailable(f"The MCP server's program can't be started ({type(error).__name__}).") from None
     return Child(process, directory, asyncio.create_task(_count(process, stderr), name=f"stderr of {process.pid}"))

@@ -49,6 +49,14 @@ class GatewaySettings(HttpSettings):
         os.defpath, description="where commands without a slash are looked for; the child does not inherit it"
     )
     scratch_dir: Path | None = Field(None, description="working directories of MCP servers; empty: the system's")
+    value_file_dir: Path | None = Field(
+        None,
+        description="a memory file system (tmpfs) for values that servers take as files; empty: XDG_RUNTIME_DIR or "
+        "/dev/shm, whichever is one",
+    )
+    allowed_variables: str = Field(
+        "", description="reserved variables (LD_*, PATH, *_PROXY, …) that servers get all the same, comma separated"
+    )
     end_on_guess: bool = Field(
         default=False,
         description="a call whose arguments hold a value of its server's does not reach it and ends what it runs on; "
@@ -59,6 +67,10 @@ class GatewaySettings(HttpSettings):
         description="production mode: run stdio servers of several subjects under one UID, where each can read the "
         "other's environment",
     )
+
+    def allows(self) -> frozenset[str]:
+        """Reserved variables that are allowed by name."""
+        return frozenset(filter(None, (part.strip() for part in self.allowed_variables.split(","))))
 
     @model_validator(mode="after")
     def _drains_within_the_fence(self) -> Self:

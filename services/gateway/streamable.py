@@ -43,10 +43,14 @@ class Credential:
 
     def check(self) -> None:
         """Raise `Unavailable` for a value that no header can carry (RFC 9110, section 5.5), without quoting it."""
-        with self.value.reveal() as view:
-            fits = all(0x20 < octet < 0x7F or octet in {0x20, 0x09} or octet >= 0x80 for octet in view)  # noqa: PLR2004
-        if not fits:
-            raise Unavailable("A value has characters that an HTTP header can't carry.")
+        text = self.text()
+        if not all(0x20 <= octet < 0x7F or octet == 0x09 or octet >= 0x80 for octet in text):  # noqa: PLR2004
+            raise Unavailable(
+                f"The value for the header {self.header} has characters (a line break, NUL) that no header can carry."
+            )
+        # Whoever receives it takes them away: the value would arrive as another one.
+        if text != text.strip(b" \t"):
+            raise Unavailable(f"The value for the header {self.header} begins or ends with white space.")
 
     def text(self) -> bytes:
         """The header's value."""

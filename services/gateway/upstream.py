@@ -7,6 +7,7 @@ group or the connection that held the values does not exist any more.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import UNSUPPORTED_PROTOCOL_VERSION, Implementation
 
 from services.gateway import processes, stdio, streamable
+from services.gateway.files import ValueFiles
 from services.gateway.redaction import Guess, Redaction, Secret
 from shared.config import Mode
 from shared.crypto.secret import SecretBytes
 from shared.errors import Unavailable
-from shared.events.definitions import HttpServer, StdioServer
+from shared.events.definitions import FileField, HttpServer, StdioServer
+from shared.variables import is_reserved_variable
 
+NO_FILES: Final = ValueFiles(None)
 CLIENT: Final = Implementation(name="keyfob-gateway", version="0.1.0")
 
 _log = structlog.get_logger(__name__)
@@ -53,6 +57,9 @@ class Limits:
     line_limit: int
     command_path: str
     scratch_dir: Path | None = None
+    files: ValueFiles = NO_FILES
+    allowed_variables: frozenset[str] = frozenset()
+    """Reserved ones that this gateway gives to servers all the same."""
     mode: Mode = Mode.PRODUCTION
     transport: httpx2.AsyncBaseTransport | None = None
     """Instead of the network, for servers elsewhere."""
@@ -176,24 +183,29 @@ class Upstream:
                 await self._live_elsewhere(self._definition, redaction)
 
     async def _live_as_child(self, definition: StdioServer, redaction: Redaction) -> None:
-        environment = {**definition.environment, **self._environment()}
-        launch = processes.Launch(
-            command=definition.command,
-            args=definition.args,
-            environment=environment,
-            command_path=self._limits.command_path,
-            scratch_dir=self._limits.scratch_dir,
-            line_limit=self._limits.line_limit,
-        )
-        self._child = await processes.start(launch, redaction.stderr())
-        # Python can't wipe text; nothing of ours keeps it any longer than the kernel needed.
-        environment.clear()
-        self._wipe()
+        _check_variables(definition, self._limits.allowed_variables)
+        files = await self._put_files(definition)
         try:
+            environment = {**definition.environment, **self._environment(definition, files)}
+            launch = processes.Launch(
+                command=definition.command,
+                args=definition.args,
+                environment=environment,
+                command_path=self._limits.command_path,
+                scratch_dir=self._limits.scratch_dir,
+                line_limit=self._limits.line_limit,
+            )
+            self._child = await processes.start(launch, redaction.stderr())
+            # Python can't wipe text; nothing of ours keeps it any longer than the kernel needed.
+            environment.clear()
+            self._wipe()
             async with stdio.speak(self._child, redaction, on_silence=self.stop) as (incoming, outgoing):
                 await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
         finally:
-            await _finish(self._child.end(grace_s=self._grace_s))
+            if self._child is not None:
+                await _finish(self._child.end(grace_s=self._grace_s))
+            if files is not None:
+                shutil.rmtree(files, ignore_errors=True)
 
     async def _live_elsewhere(self, definition: HttpServer, redaction: Redaction) -> None:
         credentials = tuple(
@@ -238,12 +250,22 @@ class Upstream:
                 await self._quiet.wait()
         self.stop()
 
-    def _environment(self) -> dict[str, str]:
-        """The values as text; bytes that are not UTF-8 reach the child as they are (PEP 383)."""
+    async def _put_files(self, definition: StdioServer) -> Path | None:
+        values = {one.name: self._values[one.name] for one in definition.fields if isinstance(one, FileField)}
+        return await asyncio.to_thread(self._limits.files.put, values) if values else None
+
+    def _environment(self, definition: StdioServer, files: Path | None) -> dict[str, str]:
+        """Paths, and values as text; bytes that are not UTF-8 reach the child as they are (PEP 383)."""
         found = {}
-        for name, value in self._values.items():
-            with value.reveal() as view:
-                found[name] = bytes(view).decode(errors="surrogateescape")
+        for field in definition.fields:
+            if isinstance(field, FileField):
+                found[field.name] = f"{files}/{field.name}"
+                continue
+            with self._values[field.name].reveal() as view:
+                found[field.name] = bytes(view).decode(errors="surrogateescape")
+            # execve(2) would cut it there without a word.
+            if "\0" in found[field.name]:
+                raise Unavailable(f"The value of {field.name} holds a NUL, which no environment variable can carry.")
         return found
 
     def _wipe(self) -> None:
@@ -262,6 +284,16 @@ class Upstream:
         self._ready.set_exception(known)
         # Nobody may be waiting for it.
         self._ready.exception()
+
+
+def _check_variables(definition: StdioServer, allowed: frozenset[str]) -> None:
+    """Policy refuses these too; a gateway does not run what changes how it runs because somebody signed it."""
+    for name in sorted({*definition.environment, *(field.name for field in definition.fields)} - allowed):
+        if is_reserved_variable(name):
+            raise Unavailable(
+                f"The variable {name} changes how a process runs and is not allowed on this gateway "
+                "(KEYFOB_GATEWAY_ALLOWED_VARIABLES)."
+            )
 
 
 async def _shake_hands(session: ClientSession) -> None:

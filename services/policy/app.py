@@ -88,6 +88,7 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
         subjects=Subjects(ledger, TokenVerifier(fetch_jwks=fetch)),
         handout=_handout(settings, key),
         allow_http=common.mode is Mode.DEVELOPMENT,
+        allowed_variables=policy.allows(),
     )
     # Windows are not part of readiness: a late start or end shows in what a resolver decides by its own clock anyway.
     works: dict[str, Work] = {

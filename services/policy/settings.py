@@ -24,6 +24,14 @@ class PolicySettings(HttpSettings, DatabaseSettings):
     tick_every_s: float = Field(1.0, gt=0, description="between signed ticks; their absence is what stops resolvers")
     windows_every_s: float = Field(0.25, gt=0, description="between looks for grants whose window opens or closes")
 
+    allowed_variables: str = Field(
+        "", description="reserved variables (LD_*, PATH, *_PROXY, …) that servers may have all the same, by name"
+    )
+
+    def allows(self) -> frozenset[str]:
+        """Reserved variables that are allowed, comma separated in the setting."""
+        return frozenset(filter(None, (part.strip() for part in self.allowed_variables.split(","))))
+
     def told_resolver_urls(self) -> tuple[str, ...]:
         """The origins."""
         return tuple(filter(None, (part.strip() for part in self.resolver_urls.split(","))))

@@ -27,6 +27,22 @@ class EnvironmentField(BaseModel):
     description: str = ""
 
 
+class FileField(BaseModel):
+    """A credential that the child process finds in a file, whose path is in environment variable `name`.
+
+    The file is in memory, in a directory of the child's own, and can only be read (mode 0400).
+    """
+
+    model_config = _CLOSED
+
+    inject: Literal["file"] = "file"
+    name: FieldName
+    description: str = ""
+
+
+StdioField = Annotated[EnvironmentField | FileField, Field(discriminator="inject")]
+
+
 class HeaderField(BaseModel):
     """A credential that goes into HTTP header `header` of each request, after `prefix` (as in `Bearer `)."""
 
@@ -49,7 +65,7 @@ class StdioServer(BaseModel):
     args: tuple[str, ...] = ()
     environment: dict[FieldName, str] = Field(default_factory=dict)
     """Plain, public variables. A credential never stands here."""
-    fields: tuple[EnvironmentField, ...] = ()
+    fields: tuple[StdioField, ...] = ()
 
 
 class HttpServer(BaseModel):

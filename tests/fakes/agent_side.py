@@ -19,11 +19,12 @@ from mcp.types import CallToolResult
 
 from services.gateway.client.instance import Holding, Instance
 from services.gateway.edge import Edge
+from services.gateway.files import ValueFiles, usual_places
 from services.gateway.proxy import Proxy
 from services.gateway.seats import Seats
 from services.gateway.upstream import Limits, Upstream
 from shared.config import Mode
-from shared.events.definitions import EnvironmentField, StdioServer
+from shared.events.definitions import EnvironmentField, FileField, StdioServer
 from tests.fakes.asgi_stream import StreamingASGI
 from tests.fakes.installation import Installation
 from tests.waiting import until
@@ -32,13 +33,13 @@ SERVER = Path(__file__).with_name("stdio_server.py")
 BODY_LIMIT = 1024 * 1024
 
 
-def teller(*args: str, fields: tuple[str, ...] = ("DB_URL",)) -> StdioServer:
+def teller(*args: str, fields: tuple[str, ...] = ("DB_URL",), files: tuple[str, ...] = ()) -> StdioServer:
     """The definition of the small server."""
     return StdioServer(
         command=sys.executable,
         args=("-I", "-S", str(SERVER), *args),
         environment={"GREETING": "hello"},
-        fields=tuple(EnvironmentField(name=name) for name in fields),
+        fields=(*(EnvironmentField(name=name) for name in fields), *(FileField(name=name) for name in files)),
     )
 
 
@@ -95,6 +96,7 @@ async def gateway(
     upstream_limit: int = 20,
     one_subject: bool = False,
     end_on_guess: bool = False,
+    allowed_variables: frozenset[str] = frozenset(),
     line_limit: int = 1024 * 1024,
     start_s: float = 10.0,
     stop_s: float = 0.3,
@@ -111,6 +113,8 @@ async def gateway(
         command_path="/usr/bin:/bin",
         mode=Mode.DEVELOPMENT,
         transport=transport,
+        files=ValueFiles.of(instance.identity.instance_id, usual_places()),
+        allowed_variables=allowed_variables,
     )
 
     def start_upstream(holding: Holding) -> Upstream:

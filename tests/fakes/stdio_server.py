@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -60,6 +61,21 @@ def chatter(_: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     return text("ok")
 
 
+def given(_: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a variable holds, or the file that it names: length and digest, which nobody redacts."""
+    value = os.environb[arguments["name"].encode()]
+    if arguments.get("file"):
+        path = Path(os.fsdecode(value))
+        return text(
+            f"{described(path.read_bytes())} {path.stat().st_mode & 0o777:o} {path.parent.stat().st_mode & 0o777:o}"
+        )
+    return text(described(value))
+
+
+def described(value: bytes) -> str:
+    return f"{len(value)} {hashlib.sha256(value).hexdigest()}"
+
+
 ENCODINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
     "base64": lambda value: base64.b64encode(value.encode()).decode(),
@@ -95,6 +111,7 @@ def echo(_: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
 TOOLS: dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any] | None]] = {
     "environment": lambda _, __: text({name: value[::-1] for name, value in os.environ.items()}),
     "echo": echo,
+    "given": given,
     "repeat": lambda _, arguments: text(arguments["text"]),
     "pid": lambda _, __: text(str(os.getpid())),
     "directory": lambda _, __: text(str(Path.cwd())),

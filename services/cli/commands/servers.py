@@ -22,8 +22,8 @@ instance = App(name="instance", help="Enrol gateways, and shut them out.")
 _TABLE = Output()
 
 
-def _definition(
-    file: Path | None, command: str | None, arg: list[str], url: str | None, field: list[str]
+def _definition(  # noqa: PLR0917 - one for each way to say it
+    file: Path | None, command: str | None, arg: list[str], url: str | None, field: list[str], file_field: list[str]
 ) -> dict[str, Any]:
     if file is not None:
         try:
@@ -32,12 +32,15 @@ def _definition(
             raise CommandFailed(f"{file} is not a readable JSON definition ({type(error).__name__}).") from None
         return content
     if command is not None and url is None:
-        fields = [{"inject": "environment", "name": name} for name in field]
+        kinds = {"environment": field, "file": file_field}
+        fields = [{"inject": kind, "name": name} for kind, names in kinds.items() for name in names]
         return {"transport": "stdio", "command": command, "args": arg, "fields": fields}
-    if url is not None and command is None:
+    if url is not None and command is None and not file_field:
         fields = [{"inject": "header", "name": name, "header": name} for name in field]
         return {"transport": "http", "url": url, "fields": fields}
-    raise CommandFailed("Say what the server is: --file, or --command (stdio), or --url (HTTP).")
+    raise CommandFailed(
+        "Say what the server is: --file, or --command (stdio), or --url (HTTP, which takes no --file-field)."
+    )
 
 
 @server.command(name="create")
@@ -49,6 +52,7 @@ def create_server(
     arg: list[str] | None = None,
     url: str | None = None,
     field: list[str] | None = None,
+    file_field: list[str] | None = None,
     owner: str = "",
     out: Output = _TABLE,
 ) -> None:
@@ -68,10 +72,13 @@ def create_server(
         The address of an HTTP server.
     field
         A credential that it needs: an environment variable (stdio) or a header (HTTP). Repeat for more.
+    file_field
+        A credential that it reads from a file: the environment variable that will hold the file's path. Repeat for
+        more.
     owner
         Who answers for it.
     """
-    definition = _definition(file, command, arg or [], url, field or [])
+    definition = _definition(file, command, arg or [], url, field or [], file_field or [])
     body = {"name": name, "definition": definition, "owner": owner}
     out.said(f"Server {name} is defined.", api().call("POST", "policy", "/v1/servers", body=body))
 
@@ -80,7 +87,7 @@ def create_server(
 def update_server(name: str, *, file: Path, out: Output = _TABLE) -> None:
     """Change a server's definition; its bindings are suspended until they are approved again."""
     found = find("policy", "servers", name)
-    body = {"definition": _definition(file, None, [], None, []), "owner": found.get("owner", "")}
+    body = {"definition": _definition(file, None, [], None, [], []), "owner": found.get("owner", "")}
     result = api().call("PUT", "policy", entity_path("servers", found["id"]), body=body)
     out.said(f"Server {name} is changed: approve its bindings (keyfob binding approve).", result)
 

@@ -60,7 +60,7 @@ def _add_foundations(router: APIRouter, desk: Desk) -> None:
     @router.post("/v1/servers", status_code=201, response_model=Changed[ServerRecord])
     async def create_server(draft: ServerDraft, who: Annotated[Administrator, admin]) -> Response:
         async with desk.ledger.open(who.actor) as work:
-            return await desk.said(work, await foundations.create_server(work, draft))
+            return await desk.said(work, await foundations.create_server(work, draft, allowed=desk.allowed_variables))
 
 
 def _add_updates(router: APIRouter, desk: Desk) -> None:
@@ -74,7 +74,8 @@ def _add_updates(router: APIRouter, desk: Desk) -> None:
     @router.put("/v1/servers/{key:path}", response_model=Changed[ServerRecord])
     async def update_server(key: str, wanted: ServerChange, who: Annotated[Administrator, admin]) -> Response:
         async with desk.ledger.open(who.actor) as work:
-            return await desk.said(work, await foundations.update_server(work, key, wanted))
+            changed = await foundations.update_server(work, key, wanted, allowed=desk.allowed_variables)
+            return await desk.said(work, changed)
 
 
 def _add_grants(router: APIRouter, desk: Desk) -> None:

@@ -41,6 +41,8 @@ class Desk:
     handout: Handout
     allow_http: bool = False
     """Whether keys of identity providers may come over plain http: in development mode."""
+    allowed_variables: frozenset[str] = frozenset()
+    """Reserved variables that definitions of servers may have."""
 
     async def reference(self, text: str) -> ReferenceRecord:
         """The reference that a body names; `BadRequest` if the catalog has none."""

@@ -94,9 +94,11 @@ async def create_mapping(work: Work, draft: MappingDraft) -> Created[MappingReco
     return await create(work, record)
 
 
-async def create_server(work: Work, draft: ServerDraft) -> Created[ServerRecord] | Unchanged[ServerRecord]:
-    """Define an MCP server."""
-    _check_server(draft)
+async def create_server(
+    work: Work, draft: ServerDraft, *, allowed: frozenset[str] = frozenset()
+) -> Created[ServerRecord] | Unchanged[ServerRecord]:
+    """Define an MCP server. `allowed` are reserved variables that it may have."""
+    _check_server(draft, allowed)
     record = ServerRecord(
         id=new_id(Kind.SERVER),
         seq=work.seq,
@@ -109,11 +111,13 @@ async def create_server(work: Work, draft: ServerDraft) -> Created[ServerRecord]
     return await create(work, record)
 
 
-async def update_server(work: Work, text: str, wanted: ServerChange) -> Updated[ServerRecord] | Unchanged[ServerRecord]:
+async def update_server(
+    work: Work, text: str, wanted: ServerChange, *, allowed: frozenset[str] = frozenset()
+) -> Updated[ServerRecord] | Unchanged[ServerRecord]:
     """Change a server. With another definition, the bindings that pin the present one end until approved."""
     current = await addressed(work, ServerRecord, text)
     draft = ServerDraft(name=wanted.name or current.name, owner=wanted.owner, definition=wanted.definition)
-    _check_server(draft)
+    _check_server(draft, allowed)
     digest = definition_digest(draft.definition)
     said = {"name": draft.name, "owner": draft.owner, "definition": draft.definition, "digest": digest}
     suspended: tuple[str, ...] = ()
@@ -127,7 +131,7 @@ async def update_server(work: Work, text: str, wanted: ServerChange) -> Updated[
     return await change(work, current, current.model_copy(update=said), ended=suspended)
 
 
-def _check_server(draft: ServerDraft) -> None:
+def _check_server(draft: ServerDraft, allowed: frozenset[str]) -> None:
     check_name(draft.name, of="server")
     check_line(draft.owner, of="owner")
-    check_definition(draft.definition)
+    check_definition(draft.definition, allowed=allowed)

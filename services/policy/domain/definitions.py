@@ -66,8 +66,11 @@ def is_reserved_header(header: str) -> bool:
     return lower in _HEADERS or lower.startswith(_HEADER_PREFIXES)
 
 
-def check_definition(definition: StdioServer | HttpServer) -> None:
-    """Refuse a definition with a sentence that says what to do instead."""
+def check_definition(definition: StdioServer | HttpServer, *, allowed: frozenset[str] = frozenset()) -> None:
+    """Refuse a definition with a sentence that says what to do instead.
+
+    `allowed` are reserved variables that this installation lets servers have, by name.
+    """
     if len(definition.fields) > MOST_FIELDS:
         raise BadRequest(f"A definition may have {MOST_FIELDS} fields.")
     names = [field.name for field in definition.fields]
@@ -80,19 +83,20 @@ def check_definition(definition: StdioServer | HttpServer) -> None:
         check_text(field.description, of=f"description of {field.name}")
     match definition:
         case StdioServer():
-            _check_stdio(definition)
+            _check_stdio(definition, allowed)
         case HttpServer():
             _check_http(definition)
     _check_placeholders(definition, names)
 
 
-def _check_stdio(definition: StdioServer) -> None:
+def _check_stdio(definition: StdioServer, allowed: frozenset[str]) -> None:
     fields = [field.name for field in definition.fields]
-    for name in [*definition.environment, *fields]:
+    for name in sorted({*definition.environment, *fields} - allowed):
         # Plain variables too: an administrator of servers must not become one of the gateway's process.
         if is_reserved_variable(name) or (name in fields and name.upper() in _NOT_AS_FIELDS):
             raise BadRequest(
-                f"The variable {name} changes how a process runs and is reserved: give the server another variable."
+                f"The variable {name} changes how a process runs and is reserved: give the server another one, or "
+                "have it allowed by name (KEYFOB_POLICY_ALLOWED_VARIABLES)."
             )
     if both := sorted(set(fields) & definition.environment.keys()):
         raise BadRequest(f"{both[0]} is a field and a plain variable: keep the field, whose value Keyfob brings.")

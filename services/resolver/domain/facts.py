@@ -14,7 +14,7 @@ from typing import TypeAlias
 from shared.events import catalog, policy
 from shared.events.catalog import ReferenceState
 from shared.events.contract import StateRecord
-from shared.events.definitions import EnvironmentField, HeaderField, HttpServer, StdioServer
+from shared.events.definitions import HeaderField, HttpServer, StdioField, StdioServer
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +74,7 @@ class Server:
     definition: StdioServer | HttpServer
 
     @property
-    def fields(self) -> tuple[EnvironmentField | HeaderField, ...]:
+    def fields(self) -> tuple[StdioField | HeaderField, ...]:
         """The credentials that it takes."""
         return self.definition.fields
 

@@ -170,7 +170,7 @@ async def test_a_body_is_redacted_while_it_streams_and_its_length_is_not_what_th
     assert "content-length" not in answer.headers
 
 
-@pytest.mark.parametrize("value", [b"a\r\nEvil: 1", b"a\nb", b"a\0b", b"\x7f"])
+@pytest.mark.parametrize("value", [b"a\r\nEvil: 1", b"a\nb", b"a\0b", b"\x7f", b"a\n", b"\ra", b"a ", b"a\t"])
 async def test_a_value_that_no_header_can_carry_is_refused_without_quoting_it(
     installation: Installation, first: Reference, value: bytes
 ) -> None:

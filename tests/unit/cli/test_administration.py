@@ -72,6 +72,11 @@ CREATING: list[tuple[str, str, dict[str, Any]]] = [
         },
     ),
     (
+        "server create lab --command /opt/x --file-field PGPASSFILE",
+        "/v1/servers",
+        {"name": "lab", "owner": "", "definition": STDIO | {"fields": [{"inject": "file", "name": "PGPASSFILE"}]}},
+    ),
+    (
         "server create lab --url https://h.example/mcp --field X-Api-Key",
         "/v1/servers",
         {

@@ -17,7 +17,7 @@ from services.policy.domain.definitions import (
     is_reserved_variable,
 )
 from shared.errors import BadRequest
-from shared.events.definitions import EnvironmentField, HeaderField, HttpServer, StdioServer
+from shared.events.definitions import EnvironmentField, FileField, HeaderField, HttpServer, StdioServer
 
 FIELD = (EnvironmentField(name="DB_URL"),)
 GOOD_STDIO = StdioServer(
@@ -55,6 +55,21 @@ def test_variables_that_change_how_a_process_runs_are_reserved(name: str) -> Non
     ):
         with pytest.raises(BadRequest, match="reserved"):
             check_definition(definition)
+
+
+def test_one_that_the_installation_allows_by_name_is_accepted_and_no_other() -> None:
+    allowed = frozenset({"NODE_OPTIONS"})
+    check_definition(StdioServer(command="x", fields=(EnvironmentField(name="NODE_OPTIONS"),)), allowed=allowed)
+    for name in ("NODE_PATH", "PATH", "node_options"):
+        with pytest.raises(BadRequest, match="KEYFOB_POLICY_ALLOWED_VARIABLES"):
+            check_definition(StdioServer(command="x", fields=(EnvironmentField(name=name),)), allowed=allowed)
+
+
+def test_a_file_is_named_by_a_variable_and_its_value_goes_no_further() -> None:
+    check_definition(StdioServer(command="x", fields=(FileField(name="PGPASSFILE"),)))
+    for said in ({"fields": (FileField(name="LD_PRELOAD"),)}, {"fields": (FileField(name="KEY"),), "args": ("$KEY",)}):
+        with pytest.raises(BadRequest):
+            check_definition(StdioServer(command="x", **said))
 
 
 @pytest.mark.parametrize("name", ["DB_URL", "API_KEY", "GITHUB_TOKEN", "PATHS", "MY_LD_X", "OLD_PATH", "PROXY_KEY"])
