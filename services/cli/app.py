@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from services.cli.commands import assignments, bindings, records, servers, sources
+from services.cli.commands import assignments, bindings, records, servers, sources, variables
 
 
 def admin_commands(app: App) -> None:
@@ -16,6 +16,7 @@ def admin_commands(app: App) -> None:
     app.command(assignments.idp)
     app.command(assignments.profile)
     app.command(assignments.grant)
+    app.command(variables.variable)
     app.command(bindings.binding)
     app.command(servers.server)
     app.command(servers.instance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from services.gateway.client.enrolment import take_up
+from services.gateway.client.environment import NO_ENVIRONMENT, Environment
 from services.gateway.client.fence import TickFence
 from services.gateway.client.identity import Identity, alone
 from services.gateway.client.instance import Holding, Instance
@@ -66,11 +68,12 @@ def build(
     common: CommonSettings,
     post: Post,
     background: Background,
+    environment: Environment = NO_ENVIRONMENT,
 ) -> Gateway:
     """The application of an enrolled instance. Its background work starts with the application's lifespan."""
     kafka = _kafka(settings, common, identity)
     producer = kafka.repeating_producer()
-    instance = _instance(identity, settings, common, kafka, producer, post)
+    instance = _instance(identity, settings, common, kafka, producer, post, environment)
     limits = _limits(settings, common, identity)
     # What a predecessor that was killed left there: nobody else acts under this identity.
     limits.files.clear()
@@ -150,6 +153,7 @@ def _instance(  # noqa: PLR0917
     kafka: KafkaSettings,
     producer: AIOKafkaProducer,
     post: Post,
+    environment: Environment,
 ) -> Instance:
     async def publish_receipt(message: Message) -> None:
         await publish(producer, message, deadline_s=settings.receipt_deadline_s)
@@ -174,9 +178,11 @@ def _instance(  # noqa: PLR0917
             identity.keys.signing,
             publish_receipt,
             heartbeat_s=settings.heartbeat_s,
+            variables=environment.present,
         ),
         ledger,
         TickFence(settings.fence_s),
+        environment=environment,
     )
 
 
@@ -231,6 +237,8 @@ def openapi() -> dict[str, Any]:
 async def main() -> int:
     """Run the gateway until a signal."""
     settings, common = GatewaySettings(), CommonSettings()
+    # Before anything can be started that would inherit it.
+    environment = Environment.take(settings.environment, os.environb)
     telemetry.configure("gateway")
     _quiet_libraries()
     # Before there is anything to dump, keys included.
@@ -239,5 +247,7 @@ async def main() -> int:
     # Before there is an identity: two that start at once in an empty directory must not both enrol.
     async with HttpPost() as post, alone(settings.identity_dir, within_s=PREDECESSOR_S):
         identity = await _enrol(settings, common, post)
-        gateway = build(identity, settings=settings, common=common, post=post, background=background)
+        gateway = build(
+            identity, settings=settings, common=common, post=post, background=background, environment=environment
+        )
         return await serve(gateway.app, mode=common.mode, http=settings, background=background)

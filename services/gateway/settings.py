@@ -49,6 +49,11 @@ class GatewaySettings(HttpSettings):
         os.defpath, description="where commands without a slash are looked for; the child does not inherit it"
     )
     scratch_dir: Path | None = Field(None, description="working directories of MCP servers; empty: the system's")
+    environment: str = Field(
+        "",
+        description="variables of this process's own environment that servers may be given where a binding says so, "
+        "comma separated; no configuration reads any other",
+    )
     value_file_dir: Path | None = Field(
         None,
         description="a memory file system (tmpfs) for values that servers take as files; empty: XDG_RUNTIME_DIR or "

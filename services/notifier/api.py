@@ -87,6 +87,7 @@ class InstanceView(BaseModel):
     applied_offset: int | None = None
     dropped_offset: int | None = None
     open_leases: int | None = None
+    variables: tuple[str, ...] = ()
     last_heard: datetime | None = None
 
 
@@ -278,5 +279,6 @@ def _instance(known: KnownInstance, heard: Heard) -> InstanceView:
         applied_offset=newest.applied_offset,
         dropped_offset=newest.dropped_offset,
         open_leases=newest.open_leases,
+        variables=newest.variables,
         last_heard=newest.heard_at,
     )

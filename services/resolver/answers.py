@@ -16,6 +16,7 @@ import orjson
 
 from services.resolver.domain.decision import Item, Plan
 from services.resolver.domain.facts import Evidence
+from services.resolver.domain.plans import InstanceVariable
 from services.resolver.entries import RecordedItem
 from services.resolver.records import Position
 from services.resolver.sources.port import ReadValue
@@ -23,6 +24,8 @@ from shared.crypto.framing import to_base64url
 from shared.crypto.sealing import SealingPublicKey
 from shared.crypto.signing import SigningKey
 from shared.delivery import seal_answer
+from shared.delivery.messages import IN_PLACE
+from shared.errors import KeyfobError
 from shared.identity import Subject
 
 
@@ -39,9 +42,9 @@ class Lease:
         item = self.item
         return RecordedItem(
             field=item.field,
-            reference_id=item.reference.id,
-            reference_name=item.reference.name,
-            source_id=item.source.id,
+            reference_id=item.place.id,
+            reference_name=item.place.name,
+            source_id=item.place.source_id,
             version=version,
             lease_id=self.id,
             expires_at=self.expires_at,
@@ -75,7 +78,7 @@ class Release:
     plan: Plan
     subject: Subject
     leases: tuple[Lease, ...]
-    values: tuple[ReadValue, ...]
+    values: tuple[ReadValue | None, ...]
     record: Position
 
     def sealed(self, *, to: SealingPublicKey, by: SigningKey, request_hash: bytes) -> bytes:
@@ -118,14 +121,20 @@ def _signed(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def _field(lease: Lease, value: ReadValue) -> dict[str, Any]:
-    with value.secret.reveal() as view:
-        text = to_base64url(view)
+def _field(lease: Lease, value: ReadValue | None) -> dict[str, Any]:
     granted = {
         "id": lease.id,
-        "reference_id": lease.item.reference.id,
-        "version": value.version,
+        "reference_id": lease.item.place.id,
+        "version": IN_PLACE if value is None else value.version,
         "expires_at": lease.expires_at,
         "rests_on": lease.item.rests_on,
     }
-    return {"name": lease.item.field, "value": text, "lease": granted}
+    match lease.item.place:
+        case InstanceVariable(variable=variable):
+            return {"name": lease.item.field, "variable": variable.name, "lease": granted}
+        case _ if value is not None:
+            with value.secret.reveal() as view:
+                return {"name": lease.item.field, "value": to_base64url(view), "lease": granted}
+        case _:
+            # A field without its value is no answer, and nothing may make one of it.
+            raise KeyfobError

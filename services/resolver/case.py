@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from services.resolver.answers import Lease
 from services.resolver.domain.decision import Item, Plan
 from services.resolver.domain.facts import Idp, Instance
+from services.resolver.domain.plans import StoredValue
 from services.resolver.domain.snapshot import Floor, Snapshot
 from services.resolver.domain.versions import superseded
 from services.resolver.entries import Entry, RecordedItem
@@ -76,7 +77,8 @@ class Case:
     snapshot: Snapshot = field(default_factory=Snapshot)
     plan: Plan | None = None
     leases: tuple[Lease, ...] = ()
-    values: list[ReadValue] = field(default_factory=list)
+    values: list[ReadValue | None] = field(default_factory=list)
+    """One an item; None for what only the instance itself can read."""
 
     @property
     def floor(self) -> Floor:
@@ -89,13 +91,11 @@ class Case:
 
     def wipe(self) -> None:
         """Overwrite every value that was read."""
-        for value in self.values:
-            value.secret.wipe()
+        wipe(self.values)
 
     def behind(self, items: Sequence[Item]) -> list[int]:
         """Which of the values are older than the catalog's present version of their reference."""
-        pairs = enumerate(zip(self.values, items, strict=True))
-        return [index for index, (value, item) in pairs if superseded(value.version, item.reference.version)]
+        return [index for index, item in enumerate(items) if _superseded(self.values[index], item)]
 
     def entry(self, phase: Phase, reason: str = "") -> Entry:
         """The record of this case in `phase`."""
@@ -129,3 +129,18 @@ class Case:
             return self.plan.instance.name
         instance = self.snapshot.policy.instance(self.assertion.instance_id) if self.assertion else None
         return instance.name if instance else ""
+
+
+def wipe(values: Iterable[ReadValue | None]) -> None:
+    """Overwrite those that are there."""
+    for value in values:
+        if value is not None:
+            value.secret.wipe()
+
+
+def _superseded(value: ReadValue | None, item: Item) -> bool:
+    match item.place:
+        case StoredValue(reference=reference) if value is not None:
+            return superseded(value.version, reference.version)
+        case _:
+            return False

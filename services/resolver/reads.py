@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.resolver.domain.decision import Item
+from services.resolver.domain.plans import StoredValue
 from services.resolver.domain.snapshot import Floor
 from services.resolver.sources.port import AnswerUnusable, ReadFailed, ReadValue, SourceUnreachable, ValueReader
 from shared.crypto.secret import SecretBytes
@@ -49,9 +49,9 @@ class Reads:
     readers: Mapping[str, ValueReader]
     _flights: dict[Place, _Flight] = field(default_factory=dict)
 
-    async def read(self, item: Item, *, since: Floor) -> ReadValue:
-        """The item's value, read after `since` was known. Raises a `ReadFailed`; the caller wipes the value."""
-        place = _place(item)
+    async def read(self, stored: StoredValue, *, since: Floor) -> ReadValue:
+        """The value, read after `since` was known. Raises a `ReadFailed`; the caller wipes the value."""
+        place = _place(stored)
         flight = self._flights.get(place)
         # A read that is too old is not waited for either: a new one takes its place for those who come.
         if flight is not None and flight.began.covers(since):
@@ -60,7 +60,7 @@ class Reads:
             return await waiter
         flight = self._flights[place] = _Flight(since)
         try:
-            read = await self._read(item)
+            read = await self._read(stored)
         except ReadFailed as error:
             flight.fail(error)
             raise
@@ -75,13 +75,13 @@ class Reads:
         flight.land(read)
         return read
 
-    async def _read(self, item: Item) -> ReadValue:
-        reader = self.readers.get(item.source.place.provider)
+    async def _read(self, stored: StoredValue) -> ReadValue:
+        reader = self.readers.get(stored.source.place.provider)
         if reader is None:
             raise AnswerUnusable
-        return await reader.read(item.source, item.reference)
+        return await reader.read(stored.source, stored.reference)
 
 
-def _place(item: Item) -> Place:
-    place = item.source.place
-    return item.source.id, place.origin, place.mount, item.reference.path, item.reference.key
+def _place(stored: StoredValue) -> Place:
+    place = stored.source.place
+    return stored.source.id, place.origin, place.mount, stored.reference.path, stored.reference.key

@@ -20,9 +20,10 @@ import structlog
 
 from services.resolver.answers import Release, grant_leases, renew
 from services.resolver.callers import Instances, Subjects
-from services.resolver.case import Call, Caller, Case, CaseRefused
+from services.resolver.case import Call, Caller, Case, CaseRefused, wipe
 from services.resolver.decisions import Decisions
 from services.resolver.domain.decision import Allowed, Denied, Item, Person, Plan, Wish
+from services.resolver.domain.plans import InstanceVariable, StoredValue
 from services.resolver.domain.snapshot import Floor
 from services.resolver.reads import Reads
 from services.resolver.records import AccessLog, Draft, Position
@@ -162,31 +163,35 @@ class Resolver:
         except RecordFailed as error:
             raise CaseRefused("record-failed", error) from None
 
-    async def _read_all(self, items: Sequence[Item], *, since: Floor) -> list[ReadValue]:
+    async def _read_all(self, items: Sequence[Item], *, since: Floor) -> list[ReadValue | None]:
         """All values, or none: those that came are wiped when another failed."""
-        outcomes: Sequence[ReadValue | BaseException]
+        outcomes: Sequence[ReadValue | ReadFailed | None]
         if len(items) == 1:
             outcomes = [await self._outcome(items[0], since)]
         else:
             outcomes = await asyncio.gather(*(self._outcome(item, since) for item in items))
-        values = [outcome for outcome in outcomes if isinstance(outcome, ReadValue)]
+        values = [outcome for outcome in outcomes if not isinstance(outcome, ReadFailed)]
         for outcome in outcomes:
             if isinstance(outcome, ReadFailed):
-                for value in values:
-                    value.secret.wipe()
+                wipe(values)
                 raise CaseRefused(outcome.reason, SourceUnavailable())
         return values
 
-    async def _outcome(self, item: Item, since: Floor) -> ReadValue | ReadFailed:
-        try:
-            return await self.reads.read(item, since=since)
-        except ReadFailed as error:
-            return error
+    async def _outcome(self, item: Item, since: Floor) -> ReadValue | ReadFailed | None:
+        """The item's value; None for what only the instance itself can read."""
+        match item.place:
+            case InstanceVariable():
+                return None
+            case StoredValue() as stored:
+                try:
+                    return await self.reads.read(stored, since=since)
+                except ReadFailed as error:
+                    return error
 
     async def _read_again(self, case: Case, plan: Plan, behind: Sequence[int]) -> None:
         fresh = await self._read_all([plan.items[index] for index in behind], since=plan.floor)
         for index, value in zip(behind, fresh, strict=True):
-            case.values[index].secret.wipe()
+            wipe([case.values[index]])
             case.values[index] = value
 
     def _decide_again(self, case: Case, caller: Caller, plan: Plan) -> Plan:

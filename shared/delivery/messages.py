@@ -9,7 +9,7 @@ only by `encode_answer`; every other way of dumping an answer writes a placehold
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,17 +23,21 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 
 from shared.crypto.framing import from_base64url, to_base64url
 from shared.crypto.secret import SHOWN, SecretBytes
 from shared.errors import BadRequest, TooLarge
 from shared.events.contract import Id, Seq
+from shared.events.policy import VariableName
 
 LARGEST_BODY: Final = 64 * 1024
 """Bytes of a request's body."""
 MOST_CHOICES: Final = 64
 MOST_FIELDS: Final = 256
+IN_PLACE: Final = "in-place"
+"""The version of a value that only the instance can read: whatever its process was started with."""
 
 _REVEAL: Final = "reveal"
 
@@ -52,8 +56,8 @@ SignatureText = Annotated[str, StringConstraints(min_length=86, max_length=86), 
 """64 bytes of an Ed25519 signature, base64url."""
 
 
-def _read_value(value: object) -> SecretBytes:
-    if isinstance(value, SecretBytes):
+def _read_value(value: object) -> SecretBytes | None:
+    if value is None or isinstance(value, SecretBytes):
         return value
     if not isinstance(value, str):
         message = "a value is base64url text"
@@ -61,21 +65,23 @@ def _read_value(value: object) -> SecretBytes:
     return SecretBytes(from_base64url(value))
 
 
-def _write_value(value: SecretBytes, info: SerializationInfo) -> str:
+def _write_value(value: SecretBytes | None, info: SerializationInfo) -> str | None:
     """Write the value for `encode_answer`, and a placeholder for everybody else."""
+    if value is None:
+        return None
     if not (info.context or {}).get(_REVEAL):
         return SHOWN
     with value.reveal() as view:
         return to_base64url(view)
 
 
-Value = Annotated[
-    SecretBytes,
-    PlainValidator(_read_value, json_schema_input_type=str),
-    PlainSerializer(_write_value, return_type=str),
+MaybeValue = Annotated[
+    SecretBytes | None,
+    PlainValidator(_read_value, json_schema_input_type=str | None),
+    PlainSerializer(_write_value, return_type=str | None),
     WithJsonSchema({"type": "string", "contentEncoding": "base64url"}),
 ]
-"""A value: bytes in memory that don't show, base64url text in JSON."""
+"""A value, if there is one: bytes in memory that don't show, base64url text in JSON."""
 
 
 def _read_bytes(value: object) -> bytes:
@@ -154,19 +160,29 @@ class Lease(_Answer):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     id: Id
-    reference_id: Id | None
-    """None for a value that no reference stands for, such as a literal in a binding."""
+    reference_id: Id | None = None
+    """What the value came from: a reference, or the record that allows an environment variable."""
     version: str
+    """The source's own, or `IN_PLACE`."""
     expires_at: float
     rests_on: tuple[Id, ...]
 
 
 class ResolvedField(_Answer):
-    """One field of the server, with its value."""
+    """One field of the server: its value, or the variable of the instance's own environment that holds it."""
 
     name: Name
-    value: Value
+    value: MaybeValue = None
+    variable: VariableName | None = None
+    """To be read by the instance itself, if its own settings allow it."""
     lease: Lease
+
+    @model_validator(mode="after")
+    def _has_one_of_the_two(self) -> Self:
+        if (self.value is None) == (self.variable is None):
+            message = "a field has either a value or a variable"
+            raise ValueError(message)
+        return self
 
 
 class SubjectName(_Answer):
@@ -204,7 +220,8 @@ class ResolveAnswer(_Answer):
     def wipe(self) -> None:
         """Overwrite every value; the answer is of no use afterwards."""
         for resolved in self.fields:
-            resolved.value.wipe()
+            if resolved.value is not None:
+                resolved.value.wipe()
 
 
 class EnrolRequest(_Request):
@@ -260,7 +277,7 @@ def _explain(problem: ValidationError, kind: type[BaseModel]) -> str:
 def encode_answer(answer: ResolveAnswer) -> bytearray:
     """Write the payload to seal, values included. The caller wipes it (`payload[:] = bytes(len(payload))`)."""
     # The text on the way can't be wiped; nothing keeps it beyond this line.
-    return bytearray(answer.model_dump_json(context={_REVEAL: True}), "utf-8")
+    return bytearray(answer.model_dump_json(context={_REVEAL: True}, exclude_none=True), "utf-8")
 
 
 def decode_answer(payload: bytes) -> ResolveAnswer:

@@ -136,6 +136,19 @@ class BindingRecord(PolicyRecord):
     definition_digest: str
 
 
+class VariableRecord(PolicyRecord):
+    """An environment variable that bindings may name: without such a record no instance is told to read it.
+
+    An instance reads only what its own settings allow as well.
+    """
+
+    TYPE: ClassVar[str] = "keyfob.policy.variable.v1"
+
+    name: VariableName
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Every one of these must be among the instance's labels."""
+
+
 class ChoiceRecord(PolicyRecord):
     """A subject whose profiles allow several references for a field picked this one as its default."""
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared import topics
 from shared.events.contract import Contract, Id, Instant, Seq
+from shared.events.policy import VariableName
 
 Offset = Annotated[int, Field(ge=-1)]
 """An offset in `notices`; -1 before the first."""
@@ -78,6 +79,8 @@ class GatewayReceipt(Contract):
     """`stream/n/hash` of authorisations received since the last receipt: the record's echo."""
     findings: tuple[Finding, ...] = ()
     """Since the last receipt; absent in those of before there was redaction."""
+    variables: tuple[VariableName, ...] = ()
+    """Which environment variables the instance was started with, of those that its own settings allow: names only."""
     at: Instant
 
 

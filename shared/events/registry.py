@@ -13,6 +13,7 @@ POLICY_RECORDS: tuple[type[StateRecord], ...] = (
     policy.ServerRecord,
     policy.GrantRecord,
     policy.BindingRecord,
+    policy.VariableRecord,
     policy.ChoiceRecord,
     policy.InstanceRecord,
     policy.TickRecord,

@@ -34,6 +34,7 @@ from shared.events.policy import (
     ReferenceOrigin,
     ServerRecord,
     TickRecord,
+    VariableRecord,
 )
 from shared.projection import digest
 
@@ -178,6 +179,10 @@ class Estate:
             origin=origin,
             definition_digest=record.digest,
         )
+
+    def variable(self, name: str, **labels: str) -> Message:
+        """Bindings may name this environment variable, on instances with these labels."""
+        return self.write(VariableRecord, f"variable/{name}", name=name, labels=labels)
 
     def instance(self, name: str = "gateway-1", **said: Any) -> InstanceIdentity:
         """An enrolled gateway that may run every server."""

@@ -77,6 +77,7 @@ def values(answer: ResolveAnswer) -> Mapping[str, bytes]:
     """The values by field, revealed: for tests only."""
     revealed = {}
     for one in answer.fields:
+        assert one.value is not None, one.name
         with one.value.reveal() as view:
             revealed[one.name] = bytes(view)
     return revealed

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from services.gateway.client.environment import NO_ENVIRONMENT, Environment
 from services.gateway.client.fence import TickFence
 from services.gateway.client.identity import Identity, Keys
 from services.gateway.client.instance import Instance
@@ -53,11 +54,22 @@ class Reference:
 
 
 @dataclass
+class Variable:
+    """A field that the instance reads from its own environment."""
+
+    name: str
+
+    @property
+    def id(self) -> str:
+        return f"variable/{self.name}"
+
+
+@dataclass
 class Allowed:
-    """What one token may have: context → field → reference."""
+    """What one token may have: context → field → where it comes from."""
 
     subject: str
-    contexts: dict[str, dict[str, Reference]]
+    contexts: dict[str, dict[str, Reference | Variable]]
     expires_at: float = field(default_factory=lambda: time.time() + 3600)
     rests_on: tuple[str, ...] = ()
 
@@ -142,15 +154,27 @@ class Installation:
             ),
         )
 
-    def instance(self, **settings: float) -> Instance:
+    def instance(self, environment: Environment = NO_ENVIRONMENT, **settings: float) -> Instance:
         """An instance of this installation, not started."""
         ledger = Ledger()
         writer = ReceiptWriter(
-            ledger, INSTANCE, self.keys.signing, self.publish, heartbeat_s=settings.get("heartbeat_s", 0.05)
+            ledger,
+            INSTANCE,
+            self.keys.signing,
+            self.publish,
+            heartbeat_s=settings.get("heartbeat_s", 0.05),
+            variables=environment.present,
         )
         resolvers = Resolvers([RESOLVER], self.identity, self.post, deadline_s=settings.get("deadline_s", 1.0))
         return Instance(
-            self.identity, self.notices, resolvers, writer, ledger, TickFence(settings.get("fence_s", 60.0)), self.clock
+            self.identity,
+            self.notices,
+            resolvers,
+            writer,
+            ledger,
+            TickFence(settings.get("fence_s", 60.0)),
+            self.clock,
+            environment=environment,
         )
 
     async def publish(self, message: Message) -> None:
@@ -255,14 +279,18 @@ class Installation:
             fields=fields,
         )
 
-    def _field(self, allowed: Allowed, context: str, name: str, reference: Reference) -> messages.ResolvedField:
+    def _field(
+        self, allowed: Allowed, context: str, name: str, reference: Reference | Variable
+    ) -> messages.ResolvedField:
+        stored = isinstance(reference, Reference)
         return messages.ResolvedField(
             name=name,
-            value=SecretBytes(reference.value),
+            value=SecretBytes(reference.value) if stored else None,
+            variable=None if stored else reference.name,
             lease=messages.Lease(
                 id=f"lease/{next(self._n)}",
                 reference_id=reference.id,
-                version=reference.version,
+                version=reference.version if stored else messages.IN_PLACE,
                 expires_at=self.clock().wall + self.lease_s,
                 rests_on=(f"grant/{context}/{allowed.subject}", f"profile/{context}", *allowed.rests_on),
             ),

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from cyclopts import App
 
 from services.cli.commands.removal import WAIT_S, remove, tell
+from services.cli.commands.variables import missing_variables
 from services.cli.connection import CommandFailed
 from services.cli.output import Output
 from services.cli.session import api, entity_path, find
@@ -175,12 +176,24 @@ def withdraw(name: str, *, out: Output = _TABLE) -> None:
 
 @instance.command(name="list")
 def list_instances(*, out: Output = _TABLE) -> None:
-    """Show all instances: what they may run, and what they last said."""
+    """Show all instances: what they may run, what they last said, and which variables they would miss."""
+    columns = ("name", "state", "labels", "allowed_servers", "open_leases", "missing_variables", "last_heard", "id")
+    out.rows(_known(api().every("policy", "/v1/instances")), columns, title="Instances")
+
+
+@instance.command(name="show")
+def show_instance(name: str, *, out: Output = _TABLE) -> None:
+    """Show one instance, with the variables that it was started with and those that it would miss."""
+    out.one(_known([find("policy", "instances", name)])[0])
+
+
+def _known(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Instances with what they said, and with what bindings would ask of them in vain."""
     heard = {item["instance_id"]: item for item in api().every("notifier", "/v1/instances")}
+    bindings, variables = api().every("policy", "/v1/bindings"), api().every("policy", "/v1/variables")
     # What policy says wins: the notifier knows what an instance said, not whether it may.
-    items = [{**heard.get(item["id"], {}), **item} for item in api().every("policy", "/v1/instances")]
-    columns = ("name", "state", "labels", "allowed_servers", "open_leases", "last_heard", "id")
-    out.rows(items, columns, title="Instances")
+    items = [{**heard.get(item["id"], {}), **item} for item in instances]
+    return [item | {"missing_variables": missing_variables(item, bindings, variables)} for item in items]
 
 
 @instance.command(name="ban")

@@ -63,6 +63,9 @@ _STATE: tuple[Contract, ...] = (
         origin=policy.ReferenceOrigin(reference_id=_REFERENCE),
         definition_digest=_DIGEST,
     ),
+    policy.VariableRecord(
+        id="variable/5d0a", seq=6, revision=1, name="HOSPITAL_DB_URL", labels={"tenant": "hospital-a"}
+    ),
     policy.ChoiceRecord(
         id="choice/3c3c",
         seq=7,
@@ -162,6 +165,7 @@ _EVENTS: tuple[Contract, ...] = (
         dropped_offset=1200,
         open_leases=0,
         ended=(receipts.EndedLease(lease_id="lease/ee05", why=receipts.LeaseEnd.NOTICE, at=_AT),),
+        variables=("HOSPITAL_DB_URL",),
         findings=(
             receipts.Finding(
                 id="finding/ff07", kind=receipts.FindingKind.REDACTED, lease_id="lease/ee05", places=2, at=_AT

@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from services.gateway.client.environment import Environment
 from services.gateway.client.fence import TickFence
 from services.gateway.client.identity import Identity
 from services.gateway.client.leases import Fenced, Floor, Lease, Moment
@@ -84,6 +85,7 @@ class Instance:
     fence: TickFence = field(default_factory=TickFence)
     clock: Callable[[], Moment] = now
     on_fenced: OnFenced = lambda _: None
+    environment: Environment = field(default_factory=Environment)
     _started: bool = False
     _trace: str | None = None
     """Of the notice that ended leases last: the receipts about it belong to its trace."""
@@ -172,13 +174,33 @@ class Instance:
 
     def _hold(self, answer: ResolveAnswer, server: ServerRecord, leases: tuple[Lease, ...]) -> Holding:
         self.ledger.echo(f"{answer.record.stream}/{answer.record.n}/{answer.record.hash}")
-        values = {one.name: one.value for one in answer.fields}
+        try:
+            values = self._values(answer)
+        except Unavailable:
+            # The record says that they were given: the receipt says that they were not kept.
+            self.end([lease.id for lease in leases], LeaseEnd.SESSION)
+            raise
         holding = Holding(server, answer.context, answer.subject, answer.subject_expires_at, leases, values)
         # The answer may have been on its way for seconds; the bound does not wait for it.
         if self.fence.closed(self.clock()):
             self.let_go(holding, LeaseEnd.FENCED)
             self._check_open()
         return holding
+
+    def _values(self, answer: ResolveAnswer) -> dict[str, SecretBytes]:
+        """Values by field: those that came, and those that are here already; `Unavailable` if one can't be read."""
+        values: dict[str, SecretBytes] = {}
+        try:
+            for one in answer.fields:
+                if one.value is not None:
+                    values[one.name] = one.value
+                elif one.variable is not None:
+                    values[one.name] = self.environment.value(one.variable)
+        except Unavailable:
+            for value in values.values():
+                value.wipe()
+            raise
+        return values
 
     def _check_open(self) -> None:
         reason = None if self._started else "starting"

@@ -60,6 +60,7 @@ class ReceiptWriter:
     key: SigningKey
     publish: Publish
     heartbeat_s: float = DEFAULT_HEARTBEAT_S
+    variables: tuple[str, ...] = ()
     run_id: str = field(default_factory=lambda: f"run/{secrets.token_hex(16)}")
     trouble: str | None = "no receipt was written yet"
     _n: int = 0
@@ -115,6 +116,7 @@ class ReceiptWriter:
             open_leases=progress.open_leases,
             ended=ended[:MOST_IN_ONE],
             released=released[:MOST_IN_ONE],
+            variables=self.variables,
             findings=self.ledger.findings(at)[:MOST_IN_ONE],
             at=at,
         )

@@ -29,6 +29,8 @@ class GatewayRun:
     applied_offset: int
     dropped_offset: int
     open_leases: int
+    variables: tuple[str, ...] = ()
+    """Names in the instance's environment that its settings let servers have."""
 
     def with_receipt(self, receipt: GatewayReceipt, *, heard_at: datetime, order: int) -> GatewayRun:
         """This run after one more receipt; one that was repeated changes nothing."""
@@ -44,6 +46,7 @@ class GatewayRun:
             applied_offset=max(self.applied_offset, receipt.applied_offset),
             dropped_offset=max(self.dropped_offset, receipt.dropped_offset),
             open_leases=receipt.open_leases,
+            variables=receipt.variables,
         )
 
 
@@ -97,6 +100,7 @@ class Heard:
             applied_offset=receipt.applied_offset,
             dropped_offset=receipt.dropped_offset,
             open_leases=receipt.open_leases,
+            variables=receipt.variables,
         )
         # An instance that restarts in a loop must not fill the memory of everybody who listens.
         _forget_oldest(runs)

@@ -20,11 +20,12 @@ from services.policy.domain.drafts import (
     ProfileDraft,
     ServerChange,
     ServerDraft,
+    VariableDraft,
 )
 from services.policy.domain.origins import check_one_origin
 from shared.administration import Administrator, Role
 from shared.events.catalog import ReferenceRecord
-from shared.events.policy import IdpRecord, ProfileRecord, ServerRecord
+from shared.events.policy import IdpRecord, ProfileRecord, ServerRecord, VariableRecord
 
 _APPROVE_AS_IS = Approval()
 
@@ -91,6 +92,11 @@ def _add_grants(router: APIRouter, desk: Desk) -> None:
 
 def _add_bindings(router: APIRouter, desk: Desk) -> None:
     admin = Depends(desk.guard.requires(Role.ADMIN))
+
+    @router.post("/v1/variables", status_code=201, response_model=Changed[VariableRecord])
+    async def allow_variable(draft: VariableDraft, who: Annotated[Administrator, admin]) -> Response:
+        async with desk.ledger.open(who.actor) as work:
+            return await desk.said(work, await assignments.create_variable(work, draft))
 
     @router.post("/v1/bindings", status_code=201, response_model=Changed[BindingView])
     async def create_binding(draft: BindingDraft, who: Annotated[Administrator, admin]) -> Response:

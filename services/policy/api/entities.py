@@ -31,6 +31,7 @@ from shared.events.policy import (
     PolicyRecord,
     ProfileRecord,
     ServerRecord,
+    VariableRecord,
 )
 
 MOST_ITEMS = 500
@@ -44,6 +45,7 @@ NAMED: dict[str, tuple[type[PolicyRecord], type[PolicyRecord]]] = {
     "profiles": (ProfileRecord, ProfileRecord),
     "servers": (ServerRecord, ServerRecord),
     "instances": (InstanceRecord, InstanceView),
+    "variables": (VariableRecord, VariableRecord),
 }
 LINKED: dict[str, tuple[type[PolicyRecord], type[PolicyRecord]]] = {
     "mappings": (MappingRecord, MappingView),

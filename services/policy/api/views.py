@@ -26,6 +26,7 @@ from shared.events.policy import (
     ProfileRecord,
     ReferenceOrigin,
     ServerRecord,
+    VariableRecord,
 )
 
 V = TypeVar("V", bound=BaseModel)
@@ -177,7 +178,7 @@ class Namer:
                 )
             case InstanceRecord():
                 return InstanceView(**said, server_names=allowed_names(record.allowed_servers, self._names))
-            case IdpRecord() | ProfileRecord() | ServerRecord():
+            case IdpRecord() | ProfileRecord() | ServerRecord() | VariableRecord():
                 return record
             case _:
                 raise TypeError(type(record).__name__)

@@ -1,4 +1,4 @@
-"""Grants and bindings: which profile may use which reference, and where it goes."""
+"""Grants, variables and bindings: which profile may use what, and where it goes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ from services.policy.commands.outcomes import (
     named,
 )
 from services.policy.domain.definitions import field_names
-from services.policy.domain.drafts import Approval, BindingDraft, GrantDraft
+from services.policy.domain.drafts import Approval, BindingDraft, GrantDraft, VariableDraft
 from services.policy.domain.grants import any_covers, check_grant
 from services.policy.domain.kinds import Kind, new_id
-from services.policy.domain.origins import origin_of
+from services.policy.domain.names import check_labels
+from services.policy.domain.origins import check_readable, check_variable, origin_of
 from services.policy.domain.ports import Work
 from shared.errors import BadRequest, Conflict
 from shared.events.catalog import ReferenceRecord
-from shared.events.policy import BindingRecord, GrantRecord, ProfileRecord, ReferenceOrigin, ServerRecord
+from shared.events.policy import (
+    BindingRecord,
+    EnvironmentOrigin,
+    GrantRecord,
+    LocalValueOrigin,
+    ProfileRecord,
+    ServerRecord,
+    VariableRecord,
+)
 
 
 async def create_grant(
@@ -117,9 +126,21 @@ def _check_pin(server: ServerRecord, *, field: str, digest: str | None) -> None:
         raise Conflict("The server's definition has another digest by now: read it again before you approve it.")
 
 
+async def create_variable(work: Work, draft: VariableDraft) -> Created[VariableRecord] | Unchanged[VariableRecord]:
+    """Let bindings name an environment variable, which instances with these labels then read for themselves."""
+    check_variable(draft.name)
+    check_labels(draft.labels)
+    record = VariableRecord(id=new_id(Kind.VARIABLE), seq=work.seq, revision=1, **draft.model_dump())
+    return await create(work, record)
+
+
 async def _check_granted(work: Work, binding: BindingRecord, server: ServerRecord) -> None:
-    if not isinstance(binding.origin, ReferenceOrigin):
-        return
+    match binding.origin:
+        case EnvironmentOrigin() as origin:
+            check_readable(origin, await work.find(VariableRecord, origin.variable))
+            return
+        case LocalValueOrigin():
+            return
     # Open or not by now: a binding may be made before its grant's window begins.
     grants = await work.linked(GrantRecord, binding.profile_id, binding.origin.reference_id)
     if not any_covers(grants, server=server, field=binding.field):

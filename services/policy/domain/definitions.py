@@ -1,7 +1,4 @@
-"""What the definition of an MCP server may not say: names that change how a process runs, and values in the open.
-
-Sources for the names: ld.so(8), bash(1) "Shell Variables", the manuals of CPython, Node.js, Perl, Ruby and OpenJDK.
-"""
+"""What the definition of an MCP server may not say: names that change how a process runs, and values in the open."""
 
 from __future__ import annotations
 
@@ -14,29 +11,8 @@ from urllib.parse import urlsplit
 from services.policy.domain.names import check_line, check_text
 from shared.errors import BadRequest
 from shared.events.definitions import HttpServer, StdioServer
+from shared.variables import is_reserved_variable
 
-_PREFIXES: Final = (
-    "LD_",
-    "DYLD_",
-    "PYTHON",
-    "KEYFOB_",
-    "BASH_",
-    "GCONV_",
-    "NPM_CONFIG_",
-    "PIP_",
-    "UV_",
-    "GIT_",
-    "PERL",
-    "RUBY",
-)
-_NAMES: Final = frozenset(
-    {
-        "PATH", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "CDPATH",
-        "NODE_OPTIONS", "NODE_PATH", "NODE_TLS_REJECT_UNAUTHORIZED",
-        "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH",
-        "OPENSSL_CONF", "SSLKEYLOGFILE", "LOCPATH", "NLSPATH", "HOSTALIASES", "RES_OPTIONS", "GLIBC_TUNABLES",
-    }
-)  # fmt: skip
 _NOT_AS_FIELDS: Final = frozenset(
     {"HOME", "SHELL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "TERMINFO"}
 )
@@ -52,12 +28,6 @@ _HEADER_PREFIXES: Final = ("proxy-", "x-forwarded-", "sec-")
 LONGEST_TEXT: Final = 4096
 MOST_FIELDS: Final = 64
 MOST_ARGUMENTS: Final = 256
-
-
-def is_reserved_variable(name: str) -> bool:
-    """Whether an environment variable changes how a process is run or whom it trusts."""
-    upper = name.upper()
-    return upper in _NAMES or upper.startswith(_PREFIXES) or upper.endswith("_PROXY")
 
 
 def is_reserved_header(header: str) -> bool:

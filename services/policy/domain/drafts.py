@@ -97,6 +97,13 @@ class EnvironmentDraft(Draft):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class VariableDraft(Draft):
+    """An environment variable that bindings may name, on instances that have these labels."""
+
+    name: VariableName
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
 class BindingDraft(Draft):
     """Where a field of a server gets its value from, for one profile: exactly one of the three.
 

@@ -23,6 +23,7 @@ from shared.events.policy import (
     ProfileRecord,
     ReferenceOrigin,
     ServerRecord,
+    VariableRecord,
 )
 
 R = TypeVar("R", bound=PolicyRecord)
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     SERVER = "server"
     GRANT = "grant"
     BINDING = "binding"
+    VARIABLE = "variable"
     CHOICE = "choice"
     INSTANCE = "instance"
 
@@ -51,6 +53,7 @@ MODELS: Final[dict[Kind, type[PolicyRecord]]] = {
     Kind.SERVER: ServerRecord,
     Kind.GRANT: GrantRecord,
     Kind.BINDING: BindingRecord,
+    Kind.VARIABLE: VariableRecord,
     Kind.CHOICE: ChoiceRecord,
     Kind.INSTANCE: InstanceRecord,
 }
@@ -97,7 +100,7 @@ def kind_of(record: PolicyRecord) -> Kind:
 def name_of(record: PolicyRecord) -> str:
     """What people call it; empty for what has no name."""
     match record:
-        case IdpRecord() | ProfileRecord() | ServerRecord() | InstanceRecord():
+        case IdpRecord() | ProfileRecord() | ServerRecord() | InstanceRecord() | VariableRecord():
             return record.name
         case _:
             return ""
@@ -111,7 +114,7 @@ def content(record: PolicyRecord) -> dict[str, Any]:
 def natural_key(record: PolicyRecord) -> str:
     """Equal for two records of a kind that can't stand side by side."""
     match record:
-        case IdpRecord() | ProfileRecord() | ServerRecord() | InstanceRecord():
+        case IdpRecord() | ProfileRecord() | ServerRecord() | InstanceRecord() | VariableRecord():
             return record.name
         case MappingRecord():
             return digest_of(record.idp_id, record.group, record.profile_id)

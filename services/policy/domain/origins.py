@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from services.policy.domain.definitions import is_reserved_variable
 from services.policy.domain.drafts import BindingDraft, EnvironmentDraft
 from services.policy.domain.names import check_labels
-from shared.errors import BadRequest
+from shared.errors import BadRequest, Conflict
 from shared.events.catalog import ReferenceRecord
-from shared.events.policy import EnvironmentOrigin, LocalOwner, LocalValueOrigin, Origin, ReferenceOrigin
+from shared.events.policy import (
+    EnvironmentOrigin,
+    LocalOwner,
+    LocalValueOrigin,
+    Origin,
+    ReferenceOrigin,
+    VariableRecord,
+)
+from shared.variables import is_reserved_variable
 
 
 def check_one_origin(draft: BindingDraft) -> None:
@@ -36,3 +43,14 @@ def check_variable(variable: str) -> None:
     """Refuse a variable that belongs to the gateway's own process, whatever any instance would allow."""
     if is_reserved_variable(variable):
         raise BadRequest(f"The variable {variable} changes how a process runs, or is Keyfob's own: no field gets it.")
+
+
+def check_readable(origin: EnvironmentOrigin, variable: VariableRecord | None) -> None:
+    """Refuse a variable that is not on the list, and labels with which no instance could ever read it."""
+    if variable is None:
+        raise Conflict(
+            f"The variable {origin.variable} is not allowed yet: `keyfob variable allow` lets bindings name it."
+        )
+    shared = origin.labels.keys() & variable.labels.keys()
+    if any(origin.labels[key] != variable.labels[key] for key in shared):
+        raise BadRequest("The variable is allowed on instances with other labels, so no instance would ever match.")

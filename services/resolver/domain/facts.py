@@ -134,6 +134,16 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable that instances with all of `labels` may read."""
+
+    evidence: Evidence
+    id: str
+    name: str
+    labels: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A subject's default among what its profiles allow."""
 
@@ -194,7 +204,7 @@ class Unreadable:
     id: str
 
 
-PolicyFact: TypeAlias = Idp | Profile | Mapping | Server | Grant | Binding | Choice | Instance | Unreadable
+PolicyFact: TypeAlias = Idp | Profile | Mapping | Server | Grant | Binding | Variable | Choice | Instance | Unreadable
 CatalogFact: TypeAlias = Source | Reference | Unreadable
 
 
@@ -215,6 +225,8 @@ def policy_fact(record: StateRecord, evidence: Evidence) -> PolicyFact:  # noqa:
             return _idp(record, evidence)
         case policy.ChoiceRecord():
             return _choice(record, evidence)
+        case policy.VariableRecord(id=id_, name=name, labels=labels):
+            return Variable(evidence, id_, name, tuple(sorted(labels.items())))
         case policy.InstanceRecord():
             return _instance(record, evidence)
         case _:

@@ -24,6 +24,7 @@ from services.resolver.domain.facts import (
     PolicyFact,
     Profile,
     Server,
+    Variable,
 )
 from services.resolver.domain.index import less_fact, with_fact
 from shared.projection import digest
@@ -62,6 +63,7 @@ class PolicyState:
     mappings: HashTrieMap[GroupKey, tuple[Mapping, ...]] = field(default_factory=HashTrieMap)
     bindings: HashTrieMap[ServerKey, tuple[Binding, ...]] = field(default_factory=HashTrieMap)
     grants: HashTrieMap[GrantKey, tuple[Grant, ...]] = field(default_factory=HashTrieMap)
+    variables: HashTrieMap[str, tuple[Variable, ...]] = field(default_factory=HashTrieMap)
     choices: HashTrieMap[ChoiceKey, tuple[Choice, ...]] = field(default_factory=HashTrieMap)
 
     def instance(self, id_: str) -> Instance | None:
@@ -109,6 +111,8 @@ class PolicyState:
                 return {"mappings": edit(self.mappings, (idp, group), fact)}
             case Server(name=name):
                 return {"servers": edit(self.servers, name, fact)}
+            case Variable(name=name):
+                return {"variables": edit(self.variables, name, fact)}
             case Choice(idp_id=idp, subject=subject, server_id=server):
                 return {"choices": edit(self.choices, (idp, subject, server), fact)}
             case Idp(id=id_):

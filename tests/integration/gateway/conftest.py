@@ -19,6 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from services.dev.platform import Platform, tool_environment
 from services.gateway.app import Gateway, build
+from services.gateway.client.environment import NO_ENVIRONMENT, Environment
 from services.gateway.client.identity import Identity, Keys
 from services.gateway.client.posting import Posted
 from services.gateway.settings import GatewaySettings
@@ -33,6 +34,7 @@ from shared.events.notices import Notice, NoticeKind, NoticeTick, Superseded
 from shared.events.receipts import GatewayReceipt
 from shared.serving import Background
 from tests.fakes.asgi import call
+from tests.fakes.estate import InstanceIdentity
 from tests.fakes.hospitals import first, installation, second
 from tests.integration.resolver.conftest import AUDIENCE, World, world
 from tests.waiting import until
@@ -136,6 +138,9 @@ class Wing:
                 if message.type != GatewayReceipt.TYPE:
                     continue
                 receipt = decode(message, GatewayReceipt)
+                # Tests start gateways of their own on the same topics.
+                if receipt.instance_id != key_of.instance_id:
+                    continue
                 genuine = receipt_verifies(message, receipt, key_of.keys.signing.verify_key)
                 self.receipts.append(receipt) if genuine else self.forged.append(message)
         finally:
@@ -155,18 +160,8 @@ async def wing(platform: Platform, world: World) -> AsyncIterator[Wing]:
     tool = await tool_environment("mcp-alchemy")
     hospitals = await _hospitals(platform, world, tool)
     await world.tell()
-    identity = _identity(world)
-    common = CommonSettings(mode=Mode.DEVELOPMENT, kafka_bootstrap=world.broker.bootstrap, kafka_replication=1)
-    settings = GatewaySettings(resolver_urls=AUDIENCE, kafka_bootstrap=world.broker.bootstrap, heartbeat_s=0.2)
-
-    async def post(url: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Posted:
-        reply = await call(
-            world.replica.app, "POST", "/v1/resolve", headers=[("Host", "resolver.test"), *headers.items()], body=body
-        )
-        return Posted(reply.status, reply.headers, reply.body)
-
-    gateway = build(identity, settings=settings, common=common, post=post, background=Background())
-    async with _served(gateway) as url:
+    identity = identity_of(world, world.gateway.identity)
+    async with opened(world, identity) as (gateway, url):
         running = Wing(platform, world, gateway, url, hospitals)
         tasks = [
             asyncio.create_task(running.keep_ticking()),
@@ -202,8 +197,29 @@ async def _hospitals(platform: Platform, world: World, tool: Path) -> dict[str, 
     return hospitals
 
 
-def _identity(world: World) -> Identity:
-    known = world.gateway.identity
+@contextlib.asynccontextmanager
+async def opened(
+    world: World, identity: Identity, environment: Environment = NO_ENVIRONMENT
+) -> AsyncIterator[tuple[Gateway, str]]:
+    """A gateway that runs, and its URL."""
+    common = CommonSettings(mode=Mode.DEVELOPMENT, kafka_bootstrap=world.broker.bootstrap, kafka_replication=1)
+    settings = GatewaySettings(resolver_urls=AUDIENCE, kafka_bootstrap=world.broker.bootstrap, heartbeat_s=0.2)
+
+    async def post(url: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Posted:
+        reply = await call(
+            world.replica.app, "POST", "/v1/resolve", headers=[("Host", "resolver.test"), *headers.items()], body=body
+        )
+        return Posted(reply.status, reply.headers, reply.body)
+
+    gateway = build(
+        identity, settings=settings, common=common, post=post, background=Background(), environment=environment
+    )
+    async with _served(gateway) as url:
+        yield gateway, url
+
+
+def identity_of(world: World, known: InstanceIdentity) -> Identity:
+    """What an instance that the estate enrolled keeps for its life."""
     return Identity(
         Keys(known.signing, known.sealing),
         EnrolAnswer(

@@ -63,6 +63,12 @@ CREATING: list[tuple[str, str, dict[str, Any]]] = [
         },
     ),
     (
+        "variable allow V --label.tenant a",
+        "/v1/variables",
+        {"name": "V", "labels": {"tenant": "a"}},
+    ),
+    ("variable allow V", "/v1/variables", {"name": "V", "labels": {}}),
+    (
         "server create lab --command /opt/x --arg=-v --arg=--port --field DB_URL --owner it",
         "/v1/servers",
         {
@@ -116,6 +122,7 @@ LISTS = {
     "grant list": "/v1/grants",
     "binding list": "/v1/bindings",
     "server list": "/v1/servers",
+    "variable list": "/v1/variables",
     "source list": "/v1/sources",
     "reference list": "/v1/references",
     "audit leases": "/v1/leases",
@@ -140,6 +147,7 @@ REMOVALS = {
     "grant remove": "grants",
     "binding remove": "bindings",
     "server remove": "servers",
+    "variable remove": "variables",
     "instance remove": "instances",
 }
 
@@ -279,9 +287,10 @@ def test_changing_a_definition_keeps_the_owner(shell: Shell, tmp_path: Path) -> 
 
 
 def test_an_instance_is_listed_with_what_it_last_said(shell: Shell) -> None:
-    shell.services.has(
-        "/v1/instances", {"id": "instance/1", "name": "gw", "instance_id": "instance/1", "open_leases": 3}
-    )
+    instance = {"id": "instance/1", "name": "gw", "instance_id": "instance/1", "open_leases": 3}
+    shell.services.has("/v1/instances", instance)
+    shell.services.has("/v1/bindings")
+    shell.services.has("/v1/variables")
     (listed,) = json.loads(shell.run("instance", "list", "--json"))
     assert (listed["name"], listed["open_leases"]) == ("gw", 3)
 

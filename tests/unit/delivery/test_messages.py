@@ -123,6 +123,26 @@ def test_a_value_has_one_spelling(value: object) -> None:
         ResolvedField.model_validate({"name": "F", "value": value, "lease": LEASE})
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"value": "YQ", "variable": "DB_URL"}, {"variable": ""}, {"variable": "A=B"}, {"variable": "A B"}],
+    ids=str,
+)
+def test_a_field_has_a_value_or_a_variable_and_never_both(said: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"value|variable"):
+        ResolvedField.model_validate({"name": "F", "lease": LEASE} | said)
+
+
+def test_a_field_that_is_read_in_place_travels_without_a_value() -> None:
+    field = ResolvedField.model_validate({"name": "F", "variable": "DB_URL", "lease": LEASE})
+    told = answer()
+    told.fields.append(field)
+    sent = json.loads(encode_answer(told))["fields"]
+    assert [sorted(one) for one in sent] == [["lease", "name", "value"], ["lease", "name", "variable"]]
+    assert ResolvedField.model_validate(sent[1]) == field
+    told.wipe()
+
+
 def test_an_answer_that_is_not_understood_is_refused_without_being_quoted() -> None:
     with pytest.raises(BadRequest) as refused:
         decode_answer(b'{"fields":[{"value":"S3CRET"}]}')

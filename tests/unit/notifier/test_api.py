@@ -63,6 +63,7 @@ class Office:
             applied_offset=applied,
             dropped_offset=dropped,
             open_leases=leases,
+            variables=(f"VARIABLE_OF_{run.rpartition('/')[2].upper()}",),
             at=self.now,
         )
         self.heard.gateway(receipt, self.now)
@@ -216,6 +217,7 @@ async def test_instances_are_shown_with_what_they_said_last_banned_ones_at_the_e
     assert [(one["name"], one["active"]) for one in items] == [("lively", True), ("silent", True), ("banned", False)]
     assert (items[0]["run"], items[0]["applied_offset"], items[0]["open_leases"]) == ("run/new", 9, 0)
     assert items[0]["last_heard"] == shown(at(1))
+    assert [one["variables"] for one in items] == [["VARIABLE_OF_NEW"], [], []]
     assert items[1]["instance_id"] == silent.id
     assert items[1]["last_heard"] is items[1]["run"] is None
 

@@ -14,10 +14,10 @@ from services.policy.domain.definitions import (
     destination_of,
     field_names,
     is_reserved_header,
-    is_reserved_variable,
 )
 from shared.errors import BadRequest
 from shared.events.definitions import EnvironmentField, FileField, HeaderField, HttpServer, StdioServer
+from shared.variables import is_reserved_variable
 
 FIELD = (EnvironmentField(name="DB_URL"),)
 GOOD_STDIO = StdioServer(

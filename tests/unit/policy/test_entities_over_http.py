@@ -42,6 +42,7 @@ async def test_the_same_again_is_200_with_the_receipt_of_the_first_time(front: F
         ("profiles", {"name": "ward"}),
         ("mappings", {"idp": "okta", "group": "nurses", "profile": "hospital-a"}),
         ("servers", {"name": "lab", "definition": DEFINITION}),
+        ("variables", {"name": "HOSPITAL_DB_URL", "labels": {"env": "prod"}}),
         ("grants", {"profile": "hospital-a", "reference": "hospital-a/db-url", "field": "DB_URL"}),
     ],
 )
@@ -161,7 +162,17 @@ async def test_a_reference_that_the_catalog_does_not_have_cannot_be_granted(fron
 async def test_what_is_not_there_answers_alike_for_every_kind(front: Front) -> None:
     answers = {
         (await front.send("GET", f"/v1/{plural}/absent")).body
-        for plural in ("idps", "profiles", "mappings", "servers", "grants", "bindings", "choices", "instances")
+        for plural in (
+            "idps",
+            "profiles",
+            "mappings",
+            "servers",
+            "grants",
+            "bindings",
+            "choices",
+            "instances",
+            "variables",
+        )
     }
     assert len(answers) == 1
 

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.policy.commands import assignments, choices
 from services.policy.commands.exposure import exposed
-from services.policy.domain.drafts import BindingDraft, ChoiceDraft
+from services.policy.domain.drafts import BindingDraft, ChoiceDraft, VariableDraft
 from services.policy.domain.kinds import links, natural_key, variable_link
 from services.policy.domain.origins import origin_of
-from shared.errors import BadRequest, NotAvailable
+from shared.errors import BadRequest, Conflict, NotAvailable
 from shared.events.policy import (
     BindingRecord,
     EnvironmentOrigin,
@@ -22,6 +22,7 @@ from shared.events.policy import (
     LocalValueOrigin,
     Origin,
     ReferenceOrigin,
+    VariableRecord,
 )
 from tests.thoroughness import examples
 from tests.unit.policy.front import Front
@@ -42,10 +43,17 @@ def draft(**origin: Any) -> BindingDraft:
     return BindingDraft(**WHERE, **origin)
 
 
+async def allow(world: World, *names: str, **labels: str) -> None:
+    """Let bindings name these variables."""
+    for name in names or ("HOSPITAL_DB_URL",):
+        await world.do(assignments.create_variable, VariableDraft(name=name, labels=labels))
+
+
 @pytest.fixture
 async def world() -> World:
     made = World()
     await made.hospital()
+    await allow(made)
     return made
 
 
@@ -53,6 +61,7 @@ async def world() -> World:
 async def front() -> Front:
     made = Front()
     await made.world.hospital()
+    await allow(made.world, "HOSPITAL_DB_URL", "DB_URL_HERE")
     await made.world.delete(BindingRecord, (await made.world.binding()).id)
     return made
 
@@ -110,9 +119,12 @@ async def test_none_and_several_origins_are_refused_with_the_way_out(front: Fron
 )
 async def test_no_binding_reads_what_belongs_to_the_gateways_own_process(world: World, variable: str) -> None:
     wanted = draft(environment={"variable": variable})
-    error = await refused(world, assignments.create_binding, wanted, None)
-    assert isinstance(error, BadRequest)
-    assert variable in error.detail
+    for error in (
+        await refused(world, assignments.create_binding, wanted, None),
+        await refused(world, assignments.create_variable, VariableDraft(name=variable)),
+    ):
+        assert isinstance(error, BadRequest)
+        assert variable in error.detail
 
 
 @pytest.mark.parametrize("variable", ["", "1A", "A B", "A=B", "A\n", "Ä", "A" * 129, "a.b", "$A", "A\x00"])
@@ -188,3 +200,46 @@ async def test_a_field_that_comes_from_elsewhere_is_no_way_to_a_reference(world:
     async with world.ledger.read() as reading:
         (way,) = await exposed(reading, grant.reference_id)
     assert (way.bound, way.choosable) == ((), ())
+
+
+async def test_a_variable_is_bound_only_once_it_is_allowed(world: World) -> None:
+    wanted = draft(environment={"variable": "OTHER_DB_URL"})
+    error = await refused(world, assignments.update_binding, (await world.binding()).id, wanted, None)
+    assert isinstance(error, Conflict)
+    assert "keyfob variable allow" in error.detail
+    await allow(world, "OTHER_DB_URL")
+    moved = await world.do(assignments.update_binding, (await world.binding()).id, wanted, None)
+    assert moved.record.origin == EnvironmentOrigin(variable="OTHER_DB_URL")
+
+
+async def test_labels_that_contradict_the_list_are_refused_since_no_instance_has_both(world: World) -> None:
+    await allow(world, "PROD_DB_URL", env="prod")
+    binding = await world.binding()
+
+    def wanted(env: str) -> BindingDraft:
+        return draft(environment={"variable": "PROD_DB_URL", "labels": {"env": env, "region": "eu"}})
+
+    error = await refused(world, assignments.update_binding, binding.id, wanted("test"), None)
+    assert isinstance(error, BadRequest)
+    assert await world.do(assignments.update_binding, binding.id, wanted("prod"), None)
+
+
+async def test_allowing_twice_is_once_and_with_other_labels_a_conflict(world: World) -> None:
+    events = len(world.ledger.events)
+    await allow(world)
+    assert len(world.ledger.events) == events
+    other = VariableDraft(name="HOSPITAL_DB_URL", labels={"env": "prod"})
+    assert isinstance(await refused(world, assignments.create_variable, other), Conflict)
+
+
+async def test_taking_a_variable_back_ends_what_was_given_from_it_and_keeps_the_binding(world: World) -> None:
+    """The binding then gives nothing; allowed again, it stands as it was made."""
+    await world.do(assignments.update_binding, (await world.binding()).id, draft(environment=VARIABLE), None)
+    receipt = await world.delete(VariableRecord, "HOSPITAL_DB_URL")
+    assert receipt.ended == (receipt.entity_id,)
+    assert any(isinstance(one, BindingRecord) for one in world.living())
+
+
+async def test_labels_of_a_variable_can_be_compared(world: World) -> None:
+    wanted = VariableDraft(name="OTHER", labels={"en v": "prod"})
+    assert isinstance(await refused(world, assignments.create_variable, wanted), BadRequest)

@@ -35,7 +35,7 @@ def test_a_whole_chain_allows(table: Table) -> None:
         "hospital-a-staff",
         ["DB_URL"],
     )
-    assert plan.items[0].reference.name == "hospital-a/db-dsn"
+    assert plan.items[0].place.name == "hospital-a/db-dsn"
 
 
 LINKS = {
@@ -113,7 +113,7 @@ def test_without_a_context_several_profiles_must_be_told_apart(table: Table) -> 
 
 
 def test_a_context_names_one_of_ones_own(table: Table) -> None:
-    assert table.plan(BOTH, context="hospital-b").items[0].reference.name == "hospital-b/db-dsn"
+    assert table.plan(BOTH, context="hospital-b").items[0].place.name == "hospital-b/db-dsn"
     assert table.reason(STAFF_A, context="hospital-b") is Reason.CONTEXT_FOREIGN
     assert table.reason(STAFF_A, context="hospital-c") is Reason.CONTEXT_FOREIGN
 
@@ -227,7 +227,7 @@ def test_a_pick_needs_a_grant_of_its_own(table: Table) -> None:
     assert table.reason(choices={"DB_URL": "nothing/there"}) is Reason.REFERENCE_UNKNOWN
     table.estate.grant("hospital-a", "hospital-b/db-dsn")
     picked = table.plan(choices={"DB_URL": "hospital-b/db-dsn"}).items[0]
-    assert picked.reference.id == "reference/hospital-b/db-dsn"
+    assert picked.place.id == "reference/hospital-b/db-dsn"
 
 
 def test_a_pick_for_a_field_that_is_not_there_is_refused(table: Table) -> None:
@@ -252,9 +252,9 @@ def test_a_default_is_ones_own_and_needs_the_grant(table: Table) -> None:
     assert table.reason() is Reason.NOT_GRANTED
     table.estate.grant("hospital-a", "hospital-b/db-dsn")
     item = table.plan().items[0]
-    assert item.reference.id == "reference/hospital-b/db-dsn"
+    assert item.place.id == "reference/hospital-b/db-dsn"
     assert "choice/ana-hospital-a" in item.rests_on
-    assert table.plan(replace(STAFF_A, subject="bob")).items[0].reference.id == "reference/hospital-a/db-dsn"
+    assert table.plan(replace(STAFF_A, subject="bob")).items[0].place.id == "reference/hospital-a/db-dsn"
 
 
 def test_a_default_settles_which_context(table: Table) -> None:
@@ -267,7 +267,7 @@ def test_a_default_settles_which_context(table: Table) -> None:
 
 def test_a_pick_goes_before_the_default(table: Table) -> None:
     choose(table.estate, "hospital-b/db-dsn")
-    assert table.plan(choices={"DB_URL": "hospital-a/db-dsn"}).items[0].reference.id == "reference/hospital-a/db-dsn"
+    assert table.plan(choices={"DB_URL": "hospital-a/db-dsn"}).items[0].place.id == "reference/hospital-a/db-dsn"
 
 
 # What follows rests on nothing but the estate's own records, and asks in every way that the names allow.
@@ -330,5 +330,5 @@ def test_nothing_that_was_not_granted_is_ever_allowed(
     assert any(plan.profile.name in members.get(group, set()) for group in groups)
     assert wish["context"] in {None, plan.profile.name}
     for item in plan.items:
-        assert (plan.profile.id, item.reference.id) in granted
+        assert (plan.profile.id, item.place.id) in granted
         assert all(id_ in estate.live for id_ in item.rests_on)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.resolver.answers import Lease, Release
 from services.resolver.domain.decision import Item, Plan
+from services.resolver.domain.plans import StoredValue
 from services.resolver.domain.snapshot import Floor
 from services.resolver.entries import Entry, RecordedItem
 from services.resolver.records import Position
@@ -117,7 +118,7 @@ async def planned(bench: Bench) -> Plan:
     assert source
     assert instance
     assert profile
-    item = Item("DB_URL", reference, source, answer.fields[0].lease.rests_on, None)
+    item = Item("DB_URL", StoredValue(reference, source), answer.fields[0].lease.rests_on, None)
     return Plan(Floor(7, 8), instance, server, profile, "hospital-a-staff", (item,))
 
 
