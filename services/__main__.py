@@ -6,11 +6,13 @@ import contextlib
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Literal
 
 from cyclopts import App
 
 from services.cli.app import admin_commands
+from services.cli.commands.keys import keys
 from services.cli.connection import CommandFailed
 from shared.config import Misconfigured
 from shared.serving import EXIT_MISCONFIGURED, run_service
@@ -62,6 +64,23 @@ def token(subject: str, *, group: list[str], ttl_s: int = 3600) -> None:
 def demo() -> int:
     """Play the hospital story on real parts and check every step of it."""
     return int(importlib.import_module("services.dev.commands").demo())
+
+
+@keys.command
+def recover(recovery_key: Path | None = None, *, retired: bool = False) -> int:
+    """Restore lost installation keys from the resolver's database and the recovery key, on any machine.
+
+    Database and keys directory come from the resolver's settings (KEYFOB_RESOLVER_DATABASE_URL, _KEYS_DIR, …).
+
+    Parameters
+    ----------
+    recovery_key
+        The file with the private half; without, it is asked for.
+    retired
+        Also those that only older backups need.
+    """
+    command = importlib.import_module("services.resolver.custody.recover_command")
+    return int(command.recover_keys(recovery_key, retired=retired))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ CATALOG = "keyfob.catalog.v1"
 POLICY = "keyfob.policy.v1"
 VAULT_CHANGES = "keyfob.vault-changes.v1"
 POLICY_CHANGES = "keyfob.policy-changes.v1"
+CUSTODY_CHANGES = "keyfob.custody-changes.v1"
 ACCESS = "keyfob.access.v1"
 NOTICES = "keyfob.notices.v1"
 RECEIPTS = "keyfob.receipts.v1"
@@ -65,6 +66,7 @@ TOPICS: tuple[Topic, ...] = (
     _state(POLICY),
     _ordered(VAULT_CHANGES, 30),
     _ordered(POLICY_CHANGES, 30),
+    _ordered(CUSTODY_CHANGES, 30),
     _spread(ACCESS, 30),
     _ordered(NOTICES, 7),
     # When an instance was last heard decides whether it may still hold a value.
@@ -81,5 +83,6 @@ def dead(topic: str) -> str:
 
 # None for state: there a record that can't be read denies, and is never set aside and passed over.
 DEAD_LETTERS: tuple[Topic, ...] = tuple(
-    _ordered(dead(name), 30) for name in (VAULT_CHANGES, POLICY_CHANGES, ACCESS, RECEIPTS, ALERTS, NOTICES)
+    _ordered(dead(name), 30)
+    for name in (VAULT_CHANGES, POLICY_CHANGES, CUSTODY_CHANGES, ACCESS, RECEIPTS, ALERTS, NOTICES)
 )

@@ -41,7 +41,14 @@ SCHEMA: Final = "keyfob_audit"
 SOURCE: Final = "keyfob/audit"
 GROUP: Final = "keyfob-audit"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-CONSUMED: Final = (topics.ACCESS, topics.VAULT_CHANGES, topics.POLICY_CHANGES, topics.RECEIPTS, topics.ALERTS)
+CONSUMED: Final = (
+    topics.ACCESS,
+    topics.VAULT_CHANGES,
+    topics.POLICY_CHANGES,
+    topics.CUSTODY_CHANGES,
+    topics.RECEIPTS,
+    topics.ALERTS,
+)
 READ: Final = (*CONSUMED, topics.POLICY)
 RECEIPTS_GATHER_MS: Final = 250
 
@@ -128,6 +135,7 @@ def _consumptions(
         topics.ACCESS: accesses.on_access,
         topics.VAULT_CHANGES: changes.on_vault_changes,
         topics.POLICY_CHANGES: changes.on_policy_changes,
+        topics.CUSTODY_CHANGES: changes.on_custody_changes,
         topics.RECEIPTS: receipts.on_receipts,
         topics.ALERTS: changes.on_alerts,
     }

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from services.audit.domain.custody import CustodyChange, custody_entry
 from services.audit.domain.echoes import compare, contradiction, echoes_of
 from services.audit.domain.entries import (
     Entry,
@@ -44,6 +45,7 @@ from shared.delivery.receipts import receipt_verifies
 from shared.events.access import AccessRecord
 from shared.events.alerts import Alert
 from shared.events.changes import PolicyChange, VaultChange
+from shared.events.custody import KeyChange, ValueChange
 from shared.events.receipts import GatewayReceipt
 
 TRACEPARENT_PARTS: Final = 4
@@ -136,6 +138,12 @@ class ChangeTrail:
             [policy_entry(decode(message, PolicyChange), trace_id=trace_id_of(message)) for message in messages]
         )
 
+    async def on_custody_changes(self, messages: tuple[Message, ...]) -> Outcome:
+        """Record them. Raises `Unreadable` for one that is no change of a key or of a local value."""
+        return await self._record(
+            [custody_entry(_custody_change(message), trace_id=trace_id_of(message)) for message in messages]
+        )
+
     async def on_alerts(self, messages: tuple[Message, ...]) -> Outcome:
         """Record them. Raises `Unreadable` for one that is no alert."""
         return await self._record(
@@ -146,6 +154,10 @@ class ChangeTrail:
         async with self.begin() as journal:
             await journal.write(entries)
         return Ack()
+
+
+def _custody_change(message: Message) -> CustodyChange:
+    return decode(message, KeyChange) if message.type == KeyChange.TYPE else decode(message, ValueChange)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp
 from services.resolver.api import ResolveRoute, declare
 from services.resolver.callers import Instances, Subjects
 from services.resolver.case import Call
+from services.resolver.custody.key_routes import key_routes
+from services.resolver.custody.wiring import Custody, custody_of
 from services.resolver.decisions import Decisions
 from services.resolver.reads import Reads
 from services.resolver.receipts import Receipts
@@ -25,8 +27,9 @@ from services.resolver.sources.kv2 import Kv2Reader
 from services.resolver.state import ProjectedKnowledge, projected
 from services.resolver.trust import Trust, pinned
 from shared import topics
+from shared.administration import AdminGuard
 from shared.bus.connection import KafkaSettings
-from shared.config import CommonSettings, Misconfigured, Mode
+from shared.config import AdminSettings, CommonSettings, Misconfigured, Mode
 from shared.crypto.key_files import KeyFileRefused
 from shared.crypto.secret import disable_core_dumps
 from shared.crypto.signing import SigningKey
@@ -35,11 +38,16 @@ from shared.health import Readiness
 from shared.identity import JwksFetcher, TokenVerifier
 from shared.serving import Background, Lifespan, application, serve
 from shared.telemetry import configure
-from shared.wiring import kafka_settings, topics_ready
+from shared.wiring import admin_guard, kafka_settings, nobody_guard, topics_ready
 
 NAME: Final = "resolver"
 TITLE: Final = "Keyfob resolver"
-WRITTEN: Final = tuple(topic for topic in topics.TOPICS if topic.name in {topics.ACCESS, topics.RECEIPTS})
+WRITTEN: Final = tuple(
+    # Also the topic of custody, which readers wait for, where nothing is kept.
+    topic
+    for topic in topics.TOPICS
+    if topic.name in {topics.ACCESS, topics.RECEIPTS, topics.CUSTODY_CHANGES}
+)
 READ: Final = tuple(topic for topic in topics.TOPICS if topic.name in {topics.POLICY, topics.CATALOG})
 
 
@@ -49,6 +57,7 @@ class Settings:
 
     common: CommonSettings = field(default_factory=CommonSettings)
     resolver: ResolverSettings = field(default_factory=ResolverSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
 
     @property
     def audience(self) -> str:
@@ -110,7 +119,7 @@ async def main() -> int:
 
 @contextlib.asynccontextmanager
 async def replica(settings: Settings) -> AsyncIterator[Replica]:
-    """Everything of a replica; nothing is connected before its application starts."""
+    """Everything of a replica. Only its keys are looked at; nothing else is connected before its application starts."""
     common, own = settings.common, settings.resolver
     trust = pinned(policy_key=common.policy_key, catalog_key=common.catalog_key)
     signing_key = _signing_key(own)
@@ -129,16 +138,22 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
             floor_wait_s=own.floor_wait_s,
             lease_ttl_s=own.lease_ttl_s,
         )
-        yield _served(resolver, bus, audience=settings.audience)
+        kept = custody_of(own, egress, bus.kafka, mode=common.mode)
+        guard = admin_guard(settings.admin, web, mode=common.mode)
+        # Before anything is answered: keys that don't fit end the start.
+        async with contextlib.nullcontext() if kept is None else kept.opened():
+            yield _served(resolver, bus, kept, guard, audience=settings.audience)
 
 
-def _served(resolver: Resolver, bus: Bus, *, audience: str) -> Replica:
+def _served(resolver: Resolver, bus: Bus, kept: Custody | None, guard: AdminGuard, *, audience: str) -> Replica:
     background, readiness = Background(), Readiness()
     readiness.add("bus", bus.not_ready)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         background.start("bus", bus.run)
+        if kept is not None:
+            kept.begin(background)
         try:
             yield
         finally:
@@ -148,6 +163,7 @@ def _served(resolver: Resolver, bus: Bus, *, audience: str) -> Replica:
 
     rest = application(TITLE, lifespan=lifespan, readiness=readiness)
     declare(rest, resolver.resolve, audience)
+    rest.include_router(key_routes(None if kept is None else kept.desk, guard))
     route = ResolveRoute(resolver.resolve, audience, rest)
     return Replica(app=route, background=background, bus=bus, resolver=resolver, lifespan=lifespan)
 
@@ -194,4 +210,5 @@ def openapi() -> dict[str, Any]:
 
     app = application(TITLE, lifespan=contextlib.nullcontext, readiness=Readiness())
     declare(app, never, "")
+    app.include_router(key_routes(None, nobody_guard()))
     return app.openapi()

@@ -1,4 +1,7 @@
-"""Settings of the resolver, prefix `KEYFOB_RESOLVER_`. No database: a replica's state is its two projections."""
+"""Settings of the resolver, prefix `KEYFOB_RESOLVER_`.
+
+What it knows is its two projections; a database it has only for values that Keyfob keeps itself, if it keeps any.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.config import HttpSettings
+from shared.custody.settings import CustodySettings
 
 
-class ResolverSettings(HttpSettings):
+class ResolverSettings(HttpSettings, CustodySettings):
     """One replica. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="KEYFOB_RESOLVER_", frozen=True, extra="ignore")
@@ -38,4 +42,5 @@ class ResolverSettings(HttpSettings):
     heartbeat_s: float = Field(1.0, gt=0, description="between receipts when nothing changes")
     receipt_pause_s: float = Field(0.005, ge=0, description="shortest pause between receipts of a busy projection")
     source_connections: int = Field(128, ge=1, description="connections kept to each source")
+    rewrap_batch: int = Field(100, ge=1, le=5000, description="values that a rotation brings to a new key at a time")
     memory_tokens: int = Field(10_000, ge=0, description="verified subject tokens remembered")

@@ -23,6 +23,8 @@ class AuditAction(StrEnum):
     LEASE_ENDED = "gateway:lease:end"
     VALUE_REDACTED = "gateway:value:redact"
     VALUE_GUESSED = "gateway:value:guess"
+    KEY_CHANGED = "resolver:key:change"
+    VALUE_CHANGED = "resolver:value:change"
     ALERT_RAISED = "notifier:alert:raise"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.events import access, alerts, audit, catalog, changes, notices, policy, receipts
+from shared.events import access, alerts, audit, catalog, changes, custody, notices, policy, receipts
 from shared.events.contract import Contract, StateRecord
 
 CATALOG_RECORDS: tuple[type[StateRecord], ...] = (catalog.SourceRecord, catalog.ReferenceRecord)
@@ -23,6 +23,8 @@ CONTRACTS: tuple[type[Contract], ...] = (
     *POLICY_RECORDS,
     changes.VaultChange,
     changes.PolicyChange,
+    custody.KeyChange,
+    custody.ValueChange,
     access.AccessRecord,
     notices.Notice,
     notices.NoticeTick,

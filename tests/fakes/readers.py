@@ -42,10 +42,15 @@ class Reader:
         self.app: FastAPI = application("test", lifespan=nullcontext, readiness=Readiness())
         self.app.include_router(router)
 
-    async def reply(self, path: str, *, group: str = AUDITOR, method: str = "GET", **query: Any) -> Reply:
+    async def reply(
+        self, path: str, *, group: str = AUDITOR, method: str = "GET", body: object = None, **query: Any
+    ) -> Reply:
         target = f"{path}?{urlencode(query)}" if query else path
         headers = [("Authorization", f"Bearer {group}")] if group else []
-        return await call(self.app, method, target, headers=headers)
+        if body is None:
+            return await call(self.app, method, target, headers=headers)
+        headers.append(("Content-Type", "application/json"))
+        return await call(self.app, method, target, headers=headers, body=json.dumps(body).encode())
 
     async def get(self, path: str, **query: Any) -> Any:
         reply = await self.reply(path, **query)

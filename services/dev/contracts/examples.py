@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from shared.events import access, alerts, audit, catalog, changes, definitions, notices, policy, receipts
+from shared.events import access, alerts, audit, catalog, changes, custody, definitions, notices, policy, receipts
 from shared.events.contract import Contract
 
 _AT = datetime(2026, 11, 23, 8, 30, 0, tzinfo=UTC)
@@ -115,6 +115,31 @@ _EVENTS: tuple[Contract, ...] = (
         entity_kind="grant",
         entity_id=_GRANT,
         ended=(_GRANT,),
+        actor=_ACTOR,
+        at=_AT,
+    ),
+    custody.KeyChange(
+        id="change/cc05",
+        seq=11,
+        action=custody.KeyAction.MADE_CURRENT,
+        key_id="k4fx2mwzq7c3nabd",
+        previous_key_id="a2b3c4d5e6f7ghij",
+        recovery_key_id="zyxwvutsrqponm23",
+        values=120,
+        actor=_ACTOR,
+        at=_AT,
+    ),
+    custody.ValueChange(
+        id="change/dd06",
+        seq=12,
+        action=custody.ValueAction.REPLACED,
+        value_id="value/3f7a",
+        version=2,
+        owner_kind=policy.LocalOwner.PROFILE,
+        owner=_PROFILE,
+        server_id=_SERVER,
+        server_name="patients-db",
+        field="DB_URL",
         actor=_ACTOR,
         at=_AT,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.events import access, alerts, audit, changes, notices, receipts
+from shared.events import access, alerts, audit, changes, custody, notices, receipts
 from shared.events.contract import Contract
 from shared.events.registry import CATALOG_RECORDS, POLICY_RECORDS
 
@@ -34,7 +34,7 @@ ROLES: dict[str, Role] = {
     "resolver": Role(
         summary="Resolves references for verified subjects on enrolled instances, and records each access.",
         reads=(*CATALOG_RECORDS, *POLICY_RECORDS),
-        writes=(access.AccessRecord, receipts.ResolverReceipt),
+        writes=(access.AccessRecord, receipts.ResolverReceipt, custody.KeyChange, custody.ValueChange),
     ),
     "notifier": Role(
         summary="Turns changes into notices, and receipts into convergence.",
@@ -53,6 +53,8 @@ ROLES: dict[str, Role] = {
             access.AccessRecord,
             changes.VaultChange,
             changes.PolicyChange,
+            custody.KeyChange,
+            custody.ValueChange,
             receipts.GatewayReceipt,
             receipts.ResolverReceipt,
             alerts.Alert,

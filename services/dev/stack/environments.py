@@ -12,7 +12,7 @@ from services.dev.platform.processes import plain_environment
 from services.dev.stack.layout import Layout
 
 SERVICES = ("sync", "policy", "resolver-1", "resolver-2", "notifier", "audit")
-SCHEMAS = ("sync", "policy", "notifier", "audit")
+SCHEMAS = ("sync", "policy", "resolver", "notifier", "audit")
 """Services with tables of their own: a schema and a role each."""
 RESOLVERS = ("resolver-1", "resolver-2")
 DATABASE = "keyfob"
@@ -86,6 +86,7 @@ class Environments:
                     "REPLICA_ID": name,
                     "SIGNING_KEY_FILE": str(self.layout.signing_key_file(name)),
                     "CREDENTIALS_DIR": str(self.layout.credentials("resolver")),
+                    "KEYS_DIR": str(self.layout.installation_keys),
                 }
             case "gateway":
                 settings |= {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.crypto.signing import SigningKey
+from shared.custody import Kek, save_new_kek
+from shared.custody.directory import key_files, key_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class Layout:
         """An access token of somebody in the admin group."""
         return self.root / "admin.token"
 
+    @property
+    def installation_keys(self) -> Path:
+        """The keys of local values, which both resolvers share."""
+        return self.root / "installation-keys"
+
     def credentials(self, service: str) -> Path:
         """Where a service finds its credential for each source."""
         return self.root / "credentials" / service
@@ -60,6 +67,13 @@ class Layout:
     def signing_key_file(self, name: str) -> Path:
         """Where that key lies."""
         return self.root / "keys" / f"{name}.key"
+
+    def make_installation_key(self) -> None:
+        """The first installation key, made the first time."""
+        self.installation_keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not key_files(self.installation_keys):
+            kek = Kek.generate()
+            save_new_kek(key_path(self.installation_keys, kek.key_id), kek)
 
     def secret(self, name: str) -> str:
         """A random text of that name, made the first time."""

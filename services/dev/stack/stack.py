@@ -93,6 +93,7 @@ class Stack:
         )
         for name in ("policy", "sync", *RESOLVERS):
             layout.signing_key(name)
+        layout.make_installation_key()
 
     async def _start_issuer(self) -> None:
         process = self.issuer.process(log=self.layout.logs / "issuer.log")
@@ -120,6 +121,7 @@ class Stack:
     def _write_connection(self) -> None:
         write_private(self.layout.admin_token, self.issuer.token(ADMIN, [ADMIN_GROUP], ttl_s=_TOKEN_TTL_S))
         urls = {name: self.environments.url(name) for name in ("policy", "sync", "notifier", "audit")}
+        urls["resolver"] = self.environments.url(RESOLVERS[0])
         connection = {"urls": urls, "token_file": str(self.layout.admin_token)}
         write_private(self.layout.connection, json.dumps(connection, indent=2))
 

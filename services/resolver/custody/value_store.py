@@ -1,0 +1,110 @@
+"""All SQL about single local values; `store` has that about keys. Nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.resolver.custody.tables import local_values
+from services.resolver.domain.local_values import Place
+from shared.custody import SealedValue
+from shared.events.changes import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One value's row. Without `sealed` it was deleted: its version stays, so that none comes twice."""
+
+    id: str
+    owner: str
+    server_id: str
+    field: str
+    version: int
+    sealed: SealedValue | None
+    key_id: str | None
+    set_at: datetime
+    last_used_at: datetime | None
+
+
+class ValueStore:
+    """Local values in one transaction."""
+
+    session: AsyncSession
+
+    async def kept(self, value_id: str) -> Kept | None:
+        """The row of one value."""
+        query = select(local_values).where(local_values.c.id == value_id)
+        row = (await self.session.execute(query)).one_or_none()
+        return None if row is None else _kept(row)
+
+    async def keep(
+        self, place: Place, sealed: SealedValue, *, version: int, key_id: str, by: Actor, at: datetime
+    ) -> None:
+        """Write a version of a value in the place of the one before. For a numbered commit only, which is serial."""
+        content: dict[str, object] = {
+            "version": version,
+            "sealed": sealed.sealed,
+            "wrap": sealed.wrap,
+            "kek_id": key_id,
+            "set_at": at,
+            "set_by_idp": by.idp,
+            "set_by": by.subject,
+            # Of the value that is there now, not of the one before.
+            "last_used_at": None,
+            "deleted_at": None,
+        }
+        row = insert(local_values).values(
+            id=place.id,
+            owner_kind=place.owner.kind,
+            owner=place.owner.text,
+            server_id=place.server_id,
+            field=place.field,
+            **content,
+        )
+        await self.session.execute(row.on_conflict_do_update(index_elements=[local_values.c.id], set_=content))
+
+    async def forget(self, value_id: str, *, version: int, at: datetime) -> None:
+        """Remove seal and wrap; what stays says only that there was a value."""
+        await self.session.execute(
+            update(local_values)
+            .where(local_values.c.id == value_id)
+            .values(version=version, sealed=None, wrap=None, kek_id=None, deleted_at=at)
+        )
+
+    async def listed(self, owners: Sequence[str]) -> list[Kept]:
+        """What these owners have, by server and field."""
+        columns = local_values.c
+        query = (
+            select(local_values)
+            .where(columns.owner.in_(owners), columns.deleted_at.is_(None))
+            .order_by(columns.owner, columns.server_id, columns.field)
+        )
+        return [_kept(row) for row in await self.session.execute(query)]
+
+    async def note_use(self, ids: Sequence[str], *, at: datetime) -> None:
+        """These were released at `at`."""
+        await self.session.execute(
+            update(local_values)
+            .where(local_values.c.id.in_(ids))
+            .values(last_used_at=func.greatest(local_values.c.last_used_at, at))
+        )
+
+
+def _kept(row: Row[Any]) -> Kept:
+    return Kept(
+        id=row.id,
+        owner=row.owner,
+        server_id=row.server_id,
+        field=row.field,
+        version=row.version,
+        sealed=None if row.sealed is None else SealedValue(row.sealed, row.wrap),
+        key_id=row.kek_id,
+        set_at=row.set_at,
+        last_used_at=row.last_used_at,
+    )

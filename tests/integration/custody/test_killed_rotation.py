@@ -1,0 +1,105 @@
+"""A rotation is killed at twenty points while values are opened: all open, none fails, none is rewrapped twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.dev.platform import Process, plain_environment
+from shared.custody.key_text import is_key_id
+from tests.integration.custody.conftest import ALICE, House, Replica
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(180)
+
+KILLS = 20
+VALUES = int(os.environ.get("KEYFOB_ROTATION_VALUES", "600"))
+"""10,000 for the long ordeal."""
+ROOT = Path(__file__).resolve().parents[3]
+
+# Every change of a wrap, as the database saw it commit: what the product says of itself proves nothing.
+WITNESS = """
+CREATE TABLE rewraps (id text, old text, new text);
+CREATE FUNCTION note_rewrap() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO rewraps VALUES (NEW.id, OLD.kek_id, NEW.kek_id); RETURN NEW; END $$;
+CREATE TRIGGER witness AFTER UPDATE OF wrap ON local_values FOR EACH ROW
+  WHEN (OLD.wrap IS DISTINCT FROM NEW.wrap) EXECUTE FUNCTION note_rewrap();
+"""
+
+
+def rewrapper(house: House, log: Path) -> Process:
+    process = Process(
+        "rewrapper",
+        (
+            sys.executable, "-m", "tests.integration.custody.rewrap_process",
+            str(house.directory()), "resolver-killed", str(max(1, VALUES // 100)),
+        ),
+        env=plain_environment(HOUSE_DSN=house.dsn),
+        log=log,
+        cwd=ROOT,
+    )  # fmt: skip
+    process.start()
+    return process
+
+
+async def done(house: House) -> int:
+    ((count,),) = await house.sql("SELECT done FROM rotations ORDER BY n DESC LIMIT 1")
+    return int(count)
+
+
+async def keep_opening(replica: Replica, opened: list[bool]) -> None:
+    chosen = random.Random(7)  # noqa: S311 - repeatable, on purpose
+    while True:
+        opened.append(await replica.opens(chosen.randrange(VALUES)))
+
+
+async def test_killed_at_twenty_points_while_values_are_opened(house: House, tmp_path: Path) -> None:
+    old = await house.generate()
+    chosen = random.Random(11)  # noqa: S311 - repeatable, on purpose
+    async with house.replica(rewraps=False) as replica:
+        await replica.enter(range(VALUES))
+        for statement in WITNESS.strip().split(";\n"):
+            await house.sql(statement)
+        opened: list[bool] = []
+        reader = asyncio.create_task(keep_opening(replica, opened))
+        new = await house.generate()
+        await replica.desk.rotate(new, by=ALICE)
+        points = sorted(chosen.sample(range(1, VALUES - VALUES // 50), KILLS))
+        killed = 0
+        for point in points:
+            if await done(house) >= point:
+                # The one before got this far before its signal reached it.
+                continue
+            process = rewrapper(house, tmp_path / "rewrapper.log")
+            await until(lambda: _reached(house, point), within=30, every=0.001)  # noqa: B023 - awaited here
+            process.kill()
+            assert await process.wait(10) == -signal.SIGKILL
+            killed += 1
+        last = rewrapper(house, tmp_path / "rewrapper.log")
+        await replica.rotated()
+        await last.stop()
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        assert all([await replica.opens(number) for number in range(VALUES)])
+        now = await replica.desk.now()
+    assert killed >= KILLS // 2
+    assert len(opened) > KILLS
+    assert all(opened)
+    assert dict(now.values) == {new: VALUES}
+    assert now.rotation is not None
+    assert (now.rotation.done, now.rotation.damaged) == (VALUES, 0)
+    assert await house.sql("SELECT old, new, count(*), count(DISTINCT id) FROM rewraps GROUP BY 1, 2") == [
+        (old, new, VALUES, VALUES)
+    ]
+    assert is_key_id(new)
+    assert await house.said() == [("made-current", old), ("made-current", new), ("rewrapped", new)]
+
+
+async def _reached(house: House, point: int) -> bool:
+    return await done(house) >= point
