@@ -1,7 +1,8 @@
 """Where the services are and who is asking.
 
-A JSON file: `{"urls": {"policy": "https://…", "sync": …, "notifier": …, "audit": …}, "token_file": "…"}`. The token
-stands in a file of its own with mode 0600 and is never an argument, which other users of the machine could read.
+A JSON file: `{"urls": {"policy": "https://…", "sync": …, "notifier": …, "audit": …, "resolver": …}, "token_file": …}`.
+The token stands in a file of its own with mode 0600 and is never an argument, which other users of the machine could
+read.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from services.resolver.api import ResolveRoute, declare
@@ -17,6 +18,7 @@ from services.resolver.case import Call
 from services.resolver.custody.key_routes import key_routes
 from services.resolver.custody.wiring import Custody, custody_of
 from services.resolver.decisions import Decisions
+from services.resolver.explaining import Explainer, routes
 from services.resolver.reads import Reads
 from services.resolver.receipts import Receipts
 from services.resolver.records import AccessRecorder
@@ -27,7 +29,6 @@ from services.resolver.sources.kv2 import Kv2Reader
 from services.resolver.state import ProjectedKnowledge, projected
 from services.resolver.trust import Trust, pinned
 from shared import topics
-from shared.administration import AdminGuard
 from shared.bus.connection import KafkaSettings
 from shared.config import AdminSettings, CommonSettings, Misconfigured, Mode
 from shared.crypto.key_files import KeyFileRefused
@@ -140,12 +141,16 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
         )
         kept = custody_of(own, egress, bus.kafka, mode=common.mode)
         guard = admin_guard(settings.admin, web, mode=common.mode)
+        desk = None if kept is None else kept.desk
+        routers = (routes(Explainer(bus.knowledge, trust), guard), key_routes(desk, guard))
         # Before anything is answered: keys that don't fit end the start.
         async with contextlib.nullcontext() if kept is None else kept.opened():
-            yield _served(resolver, bus, kept, guard, audience=settings.audience)
+            yield _served(resolver, bus, kept, routers, audience=settings.audience)
 
 
-def _served(resolver: Resolver, bus: Bus, kept: Custody | None, guard: AdminGuard, *, audience: str) -> Replica:
+def _served(
+    resolver: Resolver, bus: Bus, kept: Custody | None, routers: Iterable[APIRouter], *, audience: str
+) -> Replica:
     background, readiness = Background(), Readiness()
     readiness.add("bus", bus.not_ready)
 
@@ -163,7 +168,8 @@ def _served(resolver: Resolver, bus: Bus, kept: Custody | None, guard: AdminGuar
 
     rest = application(TITLE, lifespan=lifespan, readiness=readiness)
     declare(rest, resolver.resolve, audience)
-    rest.include_router(key_routes(None if kept is None else kept.desk, guard))
+    for router in routers:
+        rest.include_router(router)
     route = ResolveRoute(resolver.resolve, audience, rest)
     return Replica(app=route, background=background, bus=bus, resolver=resolver, lifespan=lifespan)
 
@@ -210,5 +216,13 @@ def openapi() -> dict[str, Any]:
 
     app = application(TITLE, lifespan=contextlib.nullcontext, readiness=Readiness())
     declare(app, never, "")
-    app.include_router(key_routes(None, nobody_guard()))
+    for router in (routes(_explains_nothing(), nobody_guard()), key_routes(None, nobody_guard())):
+        app.include_router(router)
     return app.openapi()
+
+
+def _explains_nothing() -> Explainer:
+    common = CommonSettings(kafka_bootstrap="127.0.0.1:1")
+    nobody = Trust({})
+    knowledge = projected(kafka_settings(common, client_id="describing"), nobody, tick_bound_s=0.0)
+    return Explainer(knowledge, nobody)

@@ -136,6 +136,77 @@ def list_bindings(*, out: Output = _TABLE) -> None:
     out.rows(api().every("policy", "/v1/bindings"), columns, title="Bindings")
 
 
+_EXPLAINED = ("instance", "outcome", "profile", "by", "field", "comes_from", "rule", "binding")
+
+
+@binding.command(name="explain")
+def explain_binding(
+    *,
+    subject: str,
+    server: str,
+    group: list[str] | None = None,
+    idp: str | None = None,
+    context: str | None = None,
+    instance: str | None = None,
+    pick: dict[str, str] | None = None,
+    out: Output = _TABLE,
+) -> None:
+    """Show what somebody would be given, by which profile, binding and rule, or why not. Never a value.
+
+    Parameters
+    ----------
+    subject
+        Who, as their tokens name them.
+    server
+        Which server they ask for.
+    group
+        A group in their tokens; repeat for more.
+    idp
+        Whose tokens; needed where there are several identity providers.
+    context
+        The context that they name; without one, the rules choose.
+    instance
+        Only on this gateway; otherwise on each that may run the server.
+    pick
+        A reference that they pick for a field in the request: --pick.DB_URL hospital-a/db-url
+    """
+    body = {"subject": subject, "server": server, "groups": group or [], "choices": pick or {}}
+    more = {"idp": idp, "context": context, "instance": instance}
+    body |= {name: value for name, value in more.items() if value is not None}
+    answer = api().call("POST", "resolver", "/v1/explain", body=body)
+    if out.json:
+        out.one(answer)
+        return
+    rows = [row for one in answer["instances"] for row in _explained(one)]
+    out.rows(rows, _EXPLAINED, title=f"{subject} at {server}, by policy {answer['policy_seq']}")
+
+
+def _explained(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a field, or one for what was refused before any field counted."""
+    head = {"instance": one["instance"]["name"], "outcome": _outcome(one["refused"])}
+    if one["profile"] is None:
+        return [head]
+    head |= {"profile": one["profile"]["name"], "by": f"{one['profile_rule']}, group {one['group']}"}
+    return [
+        head
+        | {
+            "outcome": _outcome(field["refused"]),
+            "field": field["field"],
+            "comes_from": " ".join(filter(None, (field["origin"], (field["source"] or {}).get("name")))),
+            "rule": field["rule"],
+            "binding": field["binding_id"],
+        }
+        for field in one["fields"]
+    ]
+
+
+def _outcome(refused: dict[str, Any] | None) -> str:
+    if refused is None:
+        return "given"
+    choices = f" It may choose from {', '.join(refused['choices'])}." if refused["choices"] else ""
+    return f"refused ({refused['reason']}): {refused['words']}{choices}"
+
+
 @binding.command(name="approve")
 def approve_binding(binding: str, *, digest: str | None = None, out: Output = _TABLE) -> None:
     """Let a binding stand for the server's definition as it is now.

@@ -36,6 +36,7 @@ class Idp:
 
     evidence: Evidence
     id: str
+    name: str
     issuer: str
     jwks_uri: str
     audience: str
@@ -248,6 +249,7 @@ def _idp(record: policy.IdpRecord, evidence: Evidence) -> Idp:
     return Idp(
         evidence,
         record.id,
+        name=record.name,
         issuer=record.issuer,
         jwks_uri=record.jwks_uri,
         audience=record.audience,

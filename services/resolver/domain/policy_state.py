@@ -59,6 +59,7 @@ class PolicyState:
     digest: int = 0
     tick: Tick | None = None
     idps: HashTrieMap[str, Idp] = field(default_factory=HashTrieMap)
+    instances: HashTrieMap[str, Instance] = field(default_factory=HashTrieMap)
     servers: HashTrieMap[str, tuple[Server, ...]] = field(default_factory=HashTrieMap)
     mappings: HashTrieMap[GroupKey, tuple[Mapping, ...]] = field(default_factory=HashTrieMap)
     bindings: HashTrieMap[ServerKey, tuple[Binding, ...]] = field(default_factory=HashTrieMap)
@@ -68,8 +69,7 @@ class PolicyState:
 
     def instance(self, id_: str) -> Instance | None:
         """The enrolled instance of that id, active or not."""
-        fact = self.facts.get(id_)
-        return fact if isinstance(fact, Instance) else None
+        return self.instances.get(id_)
 
     def profile(self, id_: str) -> Profile | None:
         """The profile of that id."""
@@ -115,6 +115,9 @@ class PolicyState:
                 return {"variables": edit(self.variables, name, fact)}
             case Choice(idp_id=idp, subject=subject, server_id=server):
                 return {"choices": edit(self.choices, (idp, subject, server), fact)}
+            case Instance(id=id_):
+                known = self.instances
+                return {"instances": known.insert(id_, fact) if edit is with_fact else known.discard(id_)}
             case Idp(id=id_):
                 # Few, and asked for as a whole: no index by key.
                 return {"idps": self.idps.insert(id_, fact) if edit is with_fact else self.idps.discard(id_)}

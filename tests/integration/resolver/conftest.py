@@ -23,7 +23,7 @@ from services.resolver.domain.snapshot import Floor
 from services.resolver.settings import ResolverSettings
 from shared import topics
 from shared.bus.connection import KafkaSettings, ensure_topics
-from shared.config import CommonSettings, Mode
+from shared.config import AdminSettings, CommonSettings, Mode
 from shared.crypto.signing import SigningKey
 from shared.topics import TOPICS
 from shared.wiring import kafka_settings
@@ -111,7 +111,7 @@ async def _world(platform: Platform, broker: Broker, issuer: DevIssuer, director
         await platform.openbao.put(f"{folder}/{name}", {"db-dsn": secret_of(name)})
         estate.again(f"reference/{name}/db-dsn", path=f"{folder}/{name}")
     identity = estate.instance()
-    settings = await _settings(platform, broker, estate, directory)
+    settings = await _settings(platform, broker, issuer, estate, directory)
     kafka = kafka_settings(settings.common, client_id="estate")
     await ensure_topics(kafka, TOPICS, replication=1)
     producer = kafka.producer()
@@ -131,7 +131,7 @@ async def _world(platform: Platform, broker: Broker, issuer: DevIssuer, director
             await producer.stop()
 
 
-async def _settings(platform: Platform, broker: Broker, estate: Estate, directory: Path) -> Settings:
+async def _settings(platform: Platform, broker: Broker, issuer: DevIssuer, estate: Estate, directory: Path) -> Settings:
     key_file = directory / "resolver.key"
     SigningKey.generate().save(key_file)
     credentials = directory / "credentials"
@@ -148,7 +148,8 @@ async def _settings(platform: Platform, broker: Broker, estate: Estate, director
     settings = ResolverSettings(
         replica_id="resolver-under-test", audience=AUDIENCE, signing_key_file=key_file, credentials_dir=credentials
     )
-    return Settings(common=common, resolver=settings)
+    admin = AdminSettings(issuer=issuer.url, jwks_uri=issuer.jwks_uri)
+    return Settings(common=common, resolver=settings, admin=admin)
 
 
 def secret_of(hospital: str) -> str:
