@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from services.cli.connection import CommandFailed
 from services.cli.output import Output
@@ -10,6 +12,8 @@ from services.cli.session import api, convergence, entity_path, find
 
 WAIT_S = 5.0
 """How long a removal waits for everybody by default, seconds; 0 does not wait."""
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 MEMBER_COLUMNS = ("name", "kind", "state", "at", "until")
 
@@ -22,23 +26,25 @@ def remove(plural: str, name_or_id: str, *, wait_s: float, out: Output) -> None:
     tell(f"{found.get('name') or found['id']} is removed.", receipt, wait_s=wait_s, out=out)
 
 
-def tell(sentence: str, receipt: dict[str, Any], *, wait_s: float, out: Output) -> None:
-    """Say what was done, and who has acted on it within `wait_s` seconds."""
+def tell(
+    sentence: str, receipt: dict[str, Any], *, wait_s: float, out: Output, more: Mapping[str, Any] = NOTHING
+) -> None:
+    """Say what was done, and who has acted on it within `wait_s` seconds; `more` is for scripts only."""
     try:
         answer = convergence(receipt["event_id"], wait_s=wait_s) if wait_s > 0 else None
     except CommandFailed as error:
         # It is done and stays done: a failure that hides that would have somebody believe the opposite.
         if out.json:
-            out.said(sentence, {"change": receipt, "convergence": None})
+            out.said(sentence, {"change": receipt, "convergence": None, **more})
         follow = f"Follow it with: keyfob notice show {receipt['event_id']}"
         raise CommandFailed(f"{sentence} Who has acted on it is not known: {error} {follow}") from None
+    if out.json:
+        out.said(sentence, {"change": receipt, "convergence": answer, **more})
+        return
     _show(sentence, receipt, answer, out=out)
 
 
 def _show(sentence: str, receipt: dict[str, Any], answer: dict[str, Any] | None, *, out: Output) -> None:
-    if out.json:
-        out.said(sentence, {"change": receipt, "convergence": answer})
-        return
     if answer is None:
         out.said(f"{sentence} Follow it with: keyfob notice show {receipt['event_id']}", receipt)
         return

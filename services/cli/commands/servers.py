@@ -14,7 +14,7 @@ from cyclopts import App
 from services.cli.commands.removal import WAIT_S, remove, tell
 from services.cli.commands.variables import missing_variables
 from services.cli.connection import CommandFailed
-from services.cli.output import Output
+from services.cli.output import Output, note
 from services.cli.session import api, entity_path, find
 
 server = App(name="server", help="Define MCP servers: what runs or is called, and where credentials go.")
@@ -198,10 +198,41 @@ def _known(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @instance.command(name="ban")
 def ban(name: str, *, wait_s: float = WAIT_S, out: Output = _TABLE) -> None:
-    """Shut an instance out: it is refused everywhere, and what it holds ends."""
+    """Shut an instance out: it is refused everywhere, what it holds ends, and is listed as exposed."""
     found = find("policy", "instances", name)
+    before = _held(found["id"])
     receipt = api().call("POST", "policy", entity_path("instances", found["id"]) + "/ban")
-    tell(f"Instance {name} is banned.", receipt, wait_s=wait_s, out=out)
+    exposed = _exposed(before, _held(found["id"]))
+    if not out.json:
+        _tell_exposed(name, exposed, out)
+    tell(f"Instance {name} is banned.", receipt, wait_s=wait_s, out=out, more={"exposed": exposed})
+
+
+def _held(instance_id: str) -> list[dict[str, Any]] | None:
+    """What an instance holds by audit's record; None where audit can't be asked: a ban never waits for it."""
+    try:
+        return api().every("audit", "/v1/leases", open=True, instance=instance_id)
+    except CommandFailed:
+        return None
+
+
+def _exposed(*looks: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Everything that was held at one of the looks: what came between them, and what the ban ended at once."""
+    if None in looks:
+        return None
+    return list({lease["lease_id"]: lease for look in looks for lease in look or ()}.values())
+
+
+def _tell_exposed(name: str, exposed: list[dict[str, Any]] | None, out: Output) -> None:
+    if exposed is None:
+        note(f"What {name} held is not known, since audit did not answer: look at keyfob audit leases when it does.")
+        return
+    if not exposed:
+        out.said(f"{name} held no value.", {})
+        return
+    # A receipt that it let go proves nothing if somebody else speaks for it.
+    title = f"{name} held {len(exposed)} values. If it is in wrong hands they are exposed: rotate them"
+    out.rows(exposed, ("reference_name", "version", "subject", "context", "server_name", "opened_at"), title=title)
 
 
 @instance.command(name="allow")

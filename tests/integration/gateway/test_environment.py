@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import httpx2
@@ -20,6 +20,7 @@ from shared.bus.cloudevents import decode, received
 from shared.events.access import AccessRecord, Phase
 from shared.events.notices import Notice, NoticeKind
 from shared.events.policy import EnvironmentOrigin, ServerRecord
+from tests.fakes.gateway import FakeGateway
 from tests.integration.gateway.conftest import PATIENTS, SERVER, Wing, identity_of, opened
 from tests.integration.gateway.test_gateway import patients
 from tests.waiting import until
@@ -35,6 +36,8 @@ class Place:
     gateway: Gateway
     url: str
     token: str
+    asking: FakeGateway
+    """The same instance without a gateway's patience: what one resolver answers to one question."""
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Client]:
@@ -81,7 +84,8 @@ async def place(
     environment = Environment.take(names, {key.encode(): value.encode() for key, value in variables.items()})
     async with opened(wing.world, identity_of(wing.world, known), environment) as (gateway, url):
         await until(lambda: gateway.instance.not_ready() is None, within=30)
-        yield Place(gateway, url, wing.world.token("hospital-a"))
+        asking = replace(wing.world.gateway, identity=known)
+        yield Place(gateway, url, wing.world.token("hospital-a"), asking)
 
 
 async def recorded(wing: Wing, instance: str) -> list[AccessRecord]:

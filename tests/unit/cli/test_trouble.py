@@ -42,7 +42,42 @@ def test_a_ban_that_was_made_is_never_told_as_a_failure_alone(shell: Shell) -> N
     shell.services.has("/v1/instances", {"id": "instance/1", "name": "gateway-1"})
     shell.services.answers["POST", "/v1/instances/instance/1/ban"] = {"event_id": "change/1", "seq": 7}
     shell.services.answers["GET", "/v1/convergence"] = DOWN
+    shell.services.answers["GET", "/v1/leases"] = DOWN
     assert shell.fails("instance", "ban", "gateway-1").startswith("Instance gateway-1 is banned.")
+    assert "is not known, since audit did not answer" in shell.capture.readouterr().err
+
+
+def lease(number: int, reference: str) -> dict[str, str]:
+    return {"lease_id": f"lease/{number}", "reference_name": reference, "subject": "ana"}
+
+
+def banning(shell: Shell, *looks: list[dict[str, str]]) -> None:
+    """A ban that works, with what audit says is open before and after it."""
+    shell.services.has("/v1/instances", {"id": "instance/1", "name": "gateway-1"})
+    shell.services.answers["POST", "/v1/instances/instance/1/ban"] = {"event_id": "change/1", "seq": 7}
+    shell.services.answers["GET", "/v1/convergence"] = {"notice": {"id": "n/1"}, "converged": True, "members": []}
+    shell.services.answers["GET", "/v1/leases"] = [{"items": look} for look in looks]
+
+
+def test_a_ban_lists_what_the_instance_held_before_and_what_it_got_meanwhile(shell: Shell) -> None:
+    banning(shell, [lease(1, "a/url"), lease(2, "b/url")], [lease(2, "b/url"), lease(3, "c/url")])
+    said = shell.run("instance", "ban", "gateway-1")
+    assert "gateway-1 held 3 values" in said
+    assert all(name in said for name in ("a/url", "b/url", "c/url", "Everybody has acted."))
+    asked = [query for query in shell.services.queries if query.get("open")]
+    assert [query["instance"] for query in asked] == ["instance/1"] * 2
+
+
+def test_a_ban_gives_scripts_one_document_with_what_is_exposed(shell: Shell) -> None:
+    banning(shell, [lease(1, "a/url")], [])
+    told = json.loads(shell.run("instance", "ban", "gateway-1", "--json"))
+    assert [one["reference_name"] for one in told["exposed"]] == ["a/url"]
+    assert told["convergence"]["converged"] is True
+
+
+def test_an_instance_that_held_nothing_exposes_nothing(shell: Shell) -> None:
+    banning(shell, [], [])
+    assert "gateway-1 held no value." in shell.run("instance", "ban", "gateway-1")
 
 
 def test_a_token_is_asked_for_only_when_there_is_a_place_for_it(shell: Shell, tmp_path: Path) -> None:
