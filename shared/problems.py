@@ -99,6 +99,10 @@ def _refusal(body: bytes) -> BadRequest | None:
     return None
 
 
+def _is_octets(scope: Scope) -> bool:
+    return any(name == b"content-type" and value == b"application/octet-stream" for name, value in scope["headers"])
+
+
 class BodyLimit:
     """ASGI middleware: a body over `limit` bytes, or with text that is none, is refused before anything parses it."""
 
@@ -124,7 +128,8 @@ class BodyLimit:
                 return
             if not message.get("more_body"):
                 break
-        refusal = _refusal(bytes(body))
+        # Octets are nobody's text: a route that takes them reads what came, byte for byte.
+        refusal = None if _is_octets(scope) else _refusal(bytes(body))
         if refusal is not None:
             await problem_response(refusal)(scope, receive, send)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from services.cli.commands import assignments, bindings, keys, records, servers, sources, variables
+from services.cli.commands import assignments, bindings, keys, records, servers, sources, values, variables
 
 
 def admin_commands(app: App) -> None:
@@ -20,6 +20,7 @@ def admin_commands(app: App) -> None:
     app.command(bindings.binding)
     app.command(servers.server)
     app.command(servers.instance)
+    app.command(values.value)
     app.command(keys.keys)
     app.command(records.notice)
     app.command(records.audit)

@@ -76,16 +76,21 @@ class Api:
         path: str,
         *,
         body: object = None,
+        octets: bytes | None = None,
         query: dict[str, Any] | None = None,
     ) -> Any:
-        """The JSON answer of one call; `query` entries that are None are left out."""
+        """The JSON answer of one call; `query` entries that are None are left out, `octets` go as they are."""
         base = self._base(service)
         # None means not asked for; sent, it would be the text `None`.
         parameters = {key: value for key, value in (query or {}).items() if value is not None}
         # Read for every call: a token that was renewed is used at once, by whoever lives long.
         headers = {"Authorization": f"Bearer {_token(self._connection.token_file)}"}
         try:
-            response = self._http.request(method, base + path, json=body, params=parameters, headers=headers)
+            if octets is not None:
+                headers["Content-Type"] = "application/octet-stream"
+                response = self._http.request(method, base + path, content=octets, params=parameters, headers=headers)
+            else:
+                response = self._http.request(method, base + path, json=body, params=parameters, headers=headers)
         except httpx2.HTTPError as error:
             # Not chained, and by its type only: a client's message may quote the header that it could not send.
             raise CommandFailed(

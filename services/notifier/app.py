@@ -53,7 +53,7 @@ SOURCE: Final = "keyfob/notifier"
 GROUP: Final = "keyfob-notifier"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 WRITTEN: Final = (topics.NOTICES, topics.ALERTS)
-CONSUMED: Final = (topics.VAULT_CHANGES, topics.POLICY_CHANGES)
+CONSUMED: Final = (topics.VAULT_CHANGES, topics.POLICY_CHANGES, topics.CUSTODY_CHANGES)
 READ: Final = (*CONSUMED, topics.POLICY, topics.RECEIPTS)
 
 
@@ -144,7 +144,11 @@ def _consumptions(
     broker: EffectsBroker, *, announcing: Announcing, noting: Noting, feed: AlertFeed
 ) -> tuple[Consumption, ...]:
     """What is consumed. A group for each topic: members of one group wait for each other whenever one starts."""
-    changes = ((topics.VAULT_CHANGES, f"{GROUP}-vault"), (topics.POLICY_CHANGES, f"{GROUP}-policy"))
+    changes = (
+        (topics.VAULT_CHANGES, f"{GROUP}-vault"),
+        (topics.POLICY_CHANGES, f"{GROUP}-policy"),
+        (topics.CUSTODY_CHANGES, f"{GROUP}-custody"),
+    )
     return (
         *(consume(broker, topic=topic, group=name, handler=announcing.on_change) for topic, name in changes),
         consume_batches(broker, topic=topics.NOTICES, group=f"{GROUP}-notes", handler=noting.on_notices),

@@ -32,6 +32,7 @@ from shared.bus.cloudevents import Message, Unreadable, decode
 from shared.bus.effects import Ack, Outcome
 from shared.events.alerts import Alert
 from shared.events.changes import PolicyChange, VaultChange
+from shared.events.custody import KeyChange, ValueChange
 from shared.events.notices import Notice
 from shared.telemetry import current_traceparent, span
 
@@ -70,6 +71,9 @@ class Announcing:
 
         Raises `Unreadable` for what is no change, `Unavailable` when a notice is not certain to be in its topic.
         """
+        if message.type == KeyChange.TYPE:
+            # Another key for the same values: whoever holds one may go on.
+            return Ack()
         change, parent = _change(message), message.header("traceparent")
         # The notice first: instances hold values until they read it, people read alerts minutes later.
         await self._announce(change, parent)
@@ -140,7 +144,13 @@ class AlertFeed:
 
 
 def _change(message: Message) -> Change:
-    return decode(message, VaultChange) if message.type == VaultChange.TYPE else decode(message, PolicyChange)
+    match message.type:
+        case VaultChange.TYPE:
+            return decode(message, VaultChange)
+        case ValueChange.TYPE:
+            return decode(message, ValueChange)
+        case _:
+            return decode(message, PolicyChange)
 
 
 def _departures(one: Published) -> Iterable[Departure]:

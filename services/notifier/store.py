@@ -222,7 +222,8 @@ def _member_rows(one: Published) -> list[dict[str, object]]:
             "run": member.run,
             "name": member.name,
             "topic_offset": one.offset,
-            "policy_seq": one.notice.policy_seq,
+            # Of a local value any word of a resolver will do: see `convergence`.
+            "policy_seq": 0 if one.notice.custody_seq is not None else one.notice.policy_seq,
             "catalog_seq": one.notice.catalog_seq,
             "dropped_at": None,
         }

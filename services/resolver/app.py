@@ -16,6 +16,8 @@ from services.resolver.api import ResolveRoute, declare
 from services.resolver.callers import Instances, Subjects
 from services.resolver.case import Call
 from services.resolver.custody.key_routes import key_routes
+from services.resolver.custody.value_desk import ValueDesk
+from services.resolver.custody.value_routes import value_routes
 from services.resolver.custody.wiring import Custody, custody_of
 from services.resolver.decisions import Decisions
 from services.resolver.explaining import Explainer, routes
@@ -26,6 +28,7 @@ from services.resolver.resolution import Resolver
 from services.resolver.settings import ResolverSettings
 from services.resolver.sources.credentials import Credentials
 from services.resolver.sources.kv2 import Kv2Reader
+from services.resolver.sources.local import NothingKept
 from services.resolver.state import ProjectedKnowledge, projected
 from services.resolver.trust import Trust, pinned
 from shared import topics
@@ -128,21 +131,26 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
     async with guarded_session(mode=common.mode) as web, _egress(common, own) as egress:
         fetch = JwksFetcher(web, allow_http=common.mode is Mode.DEVELOPMENT)
         kv2 = Kv2Reader(egress, Credentials(own.credentials_dir, common.mode), common.mode)
+        subjects = Subjects(TokenVerifier(fetch_jwks=fetch, remember=own.memory_tokens), trust)
+        kept = custody_of(own, egress, bus.kafka, mode=common.mode)
         resolver = Resolver(
             knowledge=bus.knowledge,
             decisions=Decisions(trust),
             instances=Instances(trust),
-            subjects=Subjects(TokenVerifier(fetch_jwks=fetch, remember=own.memory_tokens), trust),
+            subjects=subjects,
             log=bus.recorder,
             reads=Reads({"kv2": kv2}),
+            local=NothingKept() if kept is None else kept.reader,
             signing_key=signing_key,
             floor_wait_s=own.floor_wait_s,
             lease_ttl_s=own.lease_ttl_s,
         )
-        kept = custody_of(own, egress, bus.kafka, mode=common.mode)
         guard = admin_guard(settings.admin, web, mode=common.mode)
-        desk = None if kept is None else kept.desk
-        routers = (routes(Explainer(bus.knowledge, trust), guard), key_routes(desk, guard))
+        routers = (
+            routes(Explainer(bus.knowledge, trust), guard),
+            key_routes(None if kept is None else kept.desk, guard),
+            value_routes(None if kept is None else ValueDesk(kept.values, bus.knowledge, subjects, trust), guard),
+        )
         # Before anything is answered: keys that don't fit end the start.
         async with contextlib.nullcontext() if kept is None else kept.opened():
             yield _served(resolver, bus, kept, routers, audience=settings.audience)
@@ -216,7 +224,8 @@ def openapi() -> dict[str, Any]:
 
     app = application(TITLE, lifespan=contextlib.nullcontext, readiness=Readiness())
     declare(app, never, "")
-    for router in (routes(_explains_nothing(), nobody_guard()), key_routes(None, nobody_guard())):
+    nobody = nobody_guard()
+    for router in (routes(_explains_nothing(), nobody), key_routes(None, nobody), value_routes(None, nobody)):
         app.include_router(router)
     return app.openapi()
 

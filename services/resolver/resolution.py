@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,10 +23,11 @@ from services.resolver.callers import Instances, Subjects
 from services.resolver.case import Call, Caller, Case, CaseRefused, wipe
 from services.resolver.decisions import Decisions
 from services.resolver.domain.decision import Allowed, Denied, Item, Person, Plan, Wish
-from services.resolver.domain.plans import InstanceVariable, StoredValue
+from services.resolver.domain.plans import InstanceVariable, KeptValue, StoredValue
 from services.resolver.domain.snapshot import Floor
 from services.resolver.reads import Reads
 from services.resolver.records import AccessLog, Draft, Position
+from services.resolver.sources.local import LocalReader, NothingKept
 from services.resolver.sources.port import ReadFailed, ReadValue
 from services.resolver.state import Knowledge
 from shared.crypto.signing import SigningKey
@@ -51,6 +52,7 @@ class Resolver:
     subjects: Subjects
     log: AccessLog
     reads: Reads
+    local: LocalReader = field(default_factory=NothingKept)
     signing_key: SigningKey
     floor_wait_s: float
     lease_ttl_s: float
@@ -135,7 +137,16 @@ class Resolver:
             self._abandon(case, draft, "interrupted")
             raise
         self.log.write(case.entry(Phase.RELEASED), kept=True)
+        self._note_use(plan)
         return answer
+
+    def _note_use(self, plan: Plan) -> None:
+        for item in plan.items:
+            match item.place:
+                case KeptValue(slot=slot):
+                    self.local.used(slot)
+                case _:
+                    pass
 
     def _abandon(self, case: Case, draft: Draft, reason: str) -> None:
         """Tell that nothing left. An authorisation that has no number yet never gets one: then it is a refusal."""
@@ -174,7 +185,7 @@ class Resolver:
         for outcome in outcomes:
             if isinstance(outcome, ReadFailed):
                 wipe(values)
-                raise CaseRefused(outcome.reason, SourceUnavailable())
+                raise CaseRefused(outcome.reason, SourceUnavailable(outcome.words))
         return values
 
     async def _outcome(self, item: Item, since: Floor) -> ReadValue | ReadFailed | None:
@@ -183,10 +194,13 @@ class Resolver:
             case InstanceVariable():
                 return None
             case StoredValue() as stored:
-                try:
-                    return await self.reads.read(stored, since=since)
-                except ReadFailed as error:
-                    return error
+                reading = self.reads.read(stored, since=since)
+            case KeptValue(slot=slot):
+                reading = self.local.read(slot)
+        try:
+            return await reading
+        except ReadFailed as error:
+            return error
 
     async def _read_again(self, case: Case, plan: Plan, behind: Sequence[int]) -> None:
         fresh = await self._read_all([plan.items[index] for index in behind], since=plan.floor)

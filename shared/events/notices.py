@@ -30,8 +30,8 @@ class Superseded(BaseModel):
 class Notice(Contract):
     """These records ended, or these versions were superseded. `id` is UUIDv5 of the causing event.
 
-    Exactly one of `policy_seq` and `catalog_seq` is set: the commit that caused it. A lease that was decided at or
-    after that commit already knew, and does not end.
+    Exactly one of `policy_seq`, `catalog_seq` and `custody_seq` is set: the commit that caused it. A lease that was
+    decided at or after a commit of the first two already knew, and does not end; local values are told by version.
     """
 
     TYPE: ClassVar[str] = "keyfob.notice.v1"
@@ -44,6 +44,7 @@ class Notice(Contract):
     superseded: tuple[Superseded, ...] = ()
     policy_seq: Seq | None = None
     catalog_seq: Seq | None = None
+    custody_seq: Seq | None = None
     at: Instant
 
 

@@ -41,6 +41,8 @@ ROLES: dict[str, Role] = {
         reads=(
             changes.VaultChange,
             changes.PolicyChange,
+            custody.KeyChange,
+            custody.ValueChange,
             *POLICY_RECORDS,
             receipts.GatewayReceipt,
             receipts.ResolverReceipt,

@@ -164,6 +164,9 @@ def _of_resolver(run: ResolverRun | None, published: Published, *, now: datetime
 
 
 def _has_applied(run: ResolverRun, notice: Notice) -> bool:
+    # Local values are in no projection: each resolve reads them where the change was committed before the notice.
+    if notice.custody_seq is not None:
+        return True
     if notice.policy_seq is not None:
         return run.policy_seq >= notice.policy_seq
     return notice.catalog_seq is not None and run.catalog_seq >= notice.catalog_seq

@@ -6,12 +6,13 @@ import uuid
 from typing import Final
 
 from shared.events.changes import PolicyChange, VaultChange, VaultChangeKind
+from shared.events.custody import ValueAction, ValueChange
 from shared.events.notices import Notice, NoticeKind, Superseded
 
 # Never to be changed: ids of notices that are already in topics and databases follow from it.
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://keyfob.dev/notices")
 
-Change = VaultChange | PolicyChange
+Change = VaultChange | PolicyChange | ValueChange
 
 
 def notice_id(cause_id: str) -> str:
@@ -35,6 +36,8 @@ def notice_for(event: Change) -> Notice | None:
             )
         case VaultChange():
             return _about_reference(event)
+        case ValueChange():
+            return _about_value(event)
 
 
 def _about_reference(event: VaultChange) -> Notice | None:
@@ -59,4 +62,20 @@ def _superseding(event: VaultChange, kind: NoticeKind, *, current: str | None) -
         superseded=(Superseded(reference_id=event.reference_id, current=current),),
         catalog_seq=event.seq,
         at=event.detected_at,
+    )
+
+
+def _about_value(event: ValueChange) -> Notice | None:
+    """A value that was replaced lets calls drain, one that was deleted ends at once; no lease rests on a first one."""
+    if event.action is ValueAction.SET:
+        return None
+    replaced = event.action is ValueAction.REPLACED
+    current = str(event.version) if replaced else None
+    return Notice(
+        id=notice_id(event.id),
+        kind=NoticeKind.ROTATION if replaced else NoticeKind.REVOCATION,
+        cause_id=event.id,
+        superseded=(Superseded(reference_id=event.value_id, current=current),),
+        custody_seq=event.seq,
+        at=event.at,
     )

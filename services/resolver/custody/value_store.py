@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.resolver.custody.tables import local_values
-from services.resolver.domain.local_values import Place
+from services.resolver.domain.local_values import Slot
 from shared.custody import SealedValue
 from shared.events.changes import Actor
 
@@ -44,7 +44,7 @@ class ValueStore:
         return None if row is None else _kept(row)
 
     async def keep(
-        self, place: Place, sealed: SealedValue, *, version: int, key_id: str, by: Actor, at: datetime
+        self, slot: Slot, sealed: SealedValue, *, version: int, key_id: str, by: Actor, at: datetime
     ) -> None:
         """Write a version of a value in the place of the one before. For a numbered commit only, which is serial."""
         content: dict[str, object] = {
@@ -60,11 +60,11 @@ class ValueStore:
             "deleted_at": None,
         }
         row = insert(local_values).values(
-            id=place.id,
-            owner_kind=place.owner.kind,
-            owner=place.owner.text,
-            server_id=place.server_id,
-            field=place.field,
+            id=slot.id,
+            owner_kind=slot.owner.kind,
+            owner=slot.owner.text,
+            server_id=slot.server_id,
+            field=slot.field,
             **content,
         )
         await self.session.execute(row.on_conflict_do_update(index_elements=[local_values.c.id], set_=content))

@@ -17,7 +17,7 @@ from datetime import datetime
 from services.resolver.custody.standing import Standing
 from services.resolver.custody.transactions import Work, change_id
 from services.resolver.custody.value_store import Kept
-from services.resolver.domain.local_values import Place
+from services.resolver.domain.local_values import Slot
 from shared.crypto.secret import SecretBytes
 from shared.custody import LARGEST_VALUE
 from shared.errors import BadRequest, NotAvailable, TooLarge
@@ -50,8 +50,8 @@ class LocalValues:
 
     standing: Standing
 
-    async def enter(self, place: Place, value: SecretBytes, *, server_name: str, by: Actor) -> Entered:
-        """Seal `value`, which stays the caller's to wipe, for `place`, replacing what is there.
+    async def enter(self, slot: Slot, value: SecretBytes, *, server_name: str, by: Actor) -> Entered:
+        """Seal `value`, which stays the caller's to wipe, for `slot`, replacing what is there.
 
         `BadRequest` for an empty one, `TooLarge` beyond 64 KiB, `Unavailable` without database or key.
         """
@@ -60,33 +60,33 @@ class LocalValues:
         async with self.standing.books.commit() as work:
             current = await work.store.current()
             ring = await self.standing.ring_of(current.key_id if current else "")
-            before = await work.store.kept(place.id)
+            before = await work.store.kept(slot.id)
             version = 1 if before is None else before.version + 1
-            sealed = ring.seal(value, context=place.context(version))
+            sealed = ring.seal(value, context=slot.context(version))
             action = ValueAction.SET if before is None or before.sealed is None else ValueAction.REPLACED
-            await work.store.keep(place, sealed, version=version, key_id=ring.current.key_id, by=by, at=work.at)
-            return _said(work, place, action, version, server_name=server_name, by=by)
+            await work.store.keep(slot, sealed, version=version, key_id=ring.current.key_id, by=by, at=work.at)
+            return _said(work, slot, action, version, server_name=server_name, by=by)
 
-    async def delete(self, place: Place, *, server_name: str, by: Actor) -> Entered:
-        """Forget the value of `place` at once; `NotAvailable` where there is none."""
+    async def delete(self, slot: Slot, *, server_name: str, by: Actor) -> Entered:
+        """Forget the value of `slot` at once; `NotAvailable` where there is none."""
         self.standing.check()
         async with self.standing.books.commit() as work:
-            before = await work.store.kept(place.id)
+            before = await work.store.kept(slot.id)
             if before is None or before.sealed is None:
                 raise NotAvailable
             version = before.version + 1
-            await work.store.forget(place.id, version=version, at=work.at)
-            return _said(work, place, ValueAction.DELETED, version, server_name=server_name, by=by)
+            await work.store.forget(slot.id, version=version, at=work.at)
+            return _said(work, slot, ValueAction.DELETED, version, server_name=server_name, by=by)
 
-    async def open(self, place: Place) -> OpenedValue | None:
+    async def open(self, slot: Slot) -> OpenedValue | None:
         """The value as it is now; None where there is none, `SealInvalid` for a row that was changed."""
         self.standing.check()
         async with self.standing.books.open() as store:
-            kept = await store.kept(place.id)
+            kept = await store.kept(slot.id)
         if kept is None or kept.sealed is None:
             return None
         ring = await self.standing.ring_of(kept.key_id or "")
-        return OpenedValue(ring.open(kept.sealed, context=place.context(kept.version)), kept.version)
+        return OpenedValue(ring.open(kept.sealed, context=slot.context(kept.version)), kept.version)
 
     async def listed(self, owners: Sequence[str]) -> list[Kept]:
         """What is there for these owners (`Owner.text`): names and times, never a value."""
@@ -109,23 +109,23 @@ def _check(value: SecretBytes) -> None:
         raise TooLarge(f"A value may have {LARGEST_VALUE} bytes at most.")
 
 
-def _said(work: Work, place: Place, action: ValueAction, version: int, *, server_name: str, by: Actor) -> Entered:
-    event_id, owner = change_id(), place.owner
+def _said(work: Work, slot: Slot, action: ValueAction, version: int, *, server_name: str, by: Actor) -> Entered:
+    event_id, owner = change_id(), slot.owner
     work.say(
         ValueChange(
             id=event_id,
             seq=work.seq,
             action=action,
-            value_id=place.id,
+            value_id=slot.id,
             version=version,
             owner_kind=owner.kind,
             owner=owner.id,
             owner_idp=owner.idp_id or None,
-            server_id=place.server_id,
+            server_id=slot.server_id,
             server_name=server_name,
-            field=place.field,
+            field=slot.field,
             actor=by,
             at=work.at,
         )
     )
-    return Entered(event_id, place.id, version, action, work.at)
+    return Entered(event_id, slot.id, version, action, work.at)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.resolver.custody.keys import KeyDesk
+from services.resolver.custody.reader import KeptReader
 from services.resolver.custody.recovering import books_for
 from services.resolver.custody.rewrapping import Rewrapper
 from services.resolver.custody.shelf import KeyShelf
 from services.resolver.custody.standing import SCHEMA, Standing
+from services.resolver.custody.values import LocalValues
 from services.resolver.settings import ResolverSettings
 from shared import topics
 from shared.bus.connection import KafkaSettings
@@ -34,6 +36,8 @@ class Custody:
     rewrapper: Rewrapper
     relay: Relay
     desk: KeyDesk
+    values: LocalValues
+    reader: KeptReader
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -41,6 +45,7 @@ class Custody:
         try:
             await self.standing.start()
             yield
+            await self.reader.flush()
         finally:
             await self.standing.books.engine.dispose()
 
@@ -48,6 +53,7 @@ class Custody:
         """Keep everything going until the background stops."""
         background.start("custody", self.standing.run)
         background.start("rotation", self.rewrapper.run)
+        background.start("uses of local values", self.reader.run)
         background.start("custody relay", self._publish)
 
     async def _publish(self) -> None:
@@ -69,4 +75,5 @@ def custody_of(own: ResolverSettings, egress: Egress, kafka: KafkaSettings, *, m
     relay = Relay(
         database=own.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.CUSTODY_CHANGES, log_key=LOG_KEY
     )
-    return Custody(standing, rewrapper, relay, KeyDesk(standing, rewrapper))
+    values = LocalValues(standing)
+    return Custody(standing, rewrapper, relay, KeyDesk(standing, rewrapper), values, KeptReader(values))

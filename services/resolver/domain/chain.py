@@ -26,12 +26,14 @@ from services.resolver.domain.facts import (
     Server,
     Variable,
 )
+from services.resolver.domain.local_values import Owner, Slot
 from services.resolver.domain.plans import (
     ContextRule,
     Denied,
     FieldRule,
     InstanceVariable,
     Item,
+    KeptValue,
     Person,
     Reason,
     StoredValue,
@@ -41,7 +43,7 @@ from services.resolver.domain.plans import (
 from services.resolver.domain.snapshot import Snapshot
 from shared.errors import AssertionInvalid, ChoiceNeeded, KeyfobError, NotAvailable, TokenInvalid
 from shared.events.definitions import HttpServer
-from shared.events.policy import ANY_SERVER
+from shared.events.policy import ANY_SERVER, LocalOwner
 
 
 class Refusal(Exception):
@@ -143,7 +145,7 @@ class Chain:
 
         The one that is named; else the only one that binds the server; else the one that the person's defaults name.
         """
-        own = self._own_profiles()
+        own = self.own_profiles()
         if not own:
             raise Refusal(Reason.NO_PROFILE)
         if context is not None:
@@ -164,7 +166,7 @@ class Chain:
                 error = ChoiceNeeded("Several contexts have this server: name one of them.", names)
                 raise Refusal(Reason.CONTEXT_AMBIGUOUS, error)
 
-    def _own_profiles(self) -> list[tuple[Mapping, Profile]]:
+    def own_profiles(self) -> list[tuple[Mapping, Profile]]:
         """The person's profiles, each with the mapping of the smallest id that gives it."""
         given: dict[str, Mapping] = {}
         for group in self.person.groups:
@@ -206,8 +208,26 @@ class Chain:
                 raise Refusal(Reason.CHOICE_NOT_OPEN)
             case FromEnvironment() as origin:
                 return self._inherited(field, binding, origin, grounds)
-            case FromLocalValue():
-                raise Refusal(Reason.ORIGIN_UNSUPPORTED)
+            case FromLocalValue(owner=kind):
+                slot = self._slot(kind, field, grounds.server, grounds.profile)
+                return Item(field, KeptValue(slot, grounds.server.name), grounds.ids(binding.id, slot.id), None)
+
+    def _slot(self, kind: LocalOwner, field: str, server: Server, profile: Profile) -> Slot:
+        """Whose value it is follows from who asks and by which profile, and from nothing that a request says."""
+        match kind:
+            case LocalOwner.SUBJECT:
+                return Slot(Owner(kind, self.person.subject, self.person.idp_id), server.id, field)
+            case LocalOwner.PROFILE:
+                return Slot(Owner(kind, profile.id), server.id, field)
+
+    def own_slot(self, server_name: str, field: str) -> tuple[Slot, Server]:
+        """Where the person may keep a value of its own: some profile of theirs lets the field come from there."""
+        for server in self._trusted(self.snapshot.policy.servers.get(server_name, ())):
+            for _, profile in self.own_profiles():
+                for binding in self._bindings(profile, server):
+                    if binding.field == field and binding.origin == FromLocalValue(LocalOwner.SUBJECT):
+                        return self._slot(LocalOwner.SUBJECT, field, server, profile), server
+        raise Refusal(Reason.NOT_BOUND)
 
     def _stored(self, field: str, picked: str | None, binding: Binding, bound_to: str, grounds: Grounds) -> Item:
         rule, reference, choice = self._reference(field, picked, bound_to, grounds)

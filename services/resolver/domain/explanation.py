@@ -29,7 +29,6 @@ WORDS: Final[Mapping[Reason, str]] = {
     Reason.DEFINITION_CHANGED: "The binding is for another definition of the server: read it, and approve the binding.",
     Reason.CHOICE_UNKNOWN: "A reference was picked for a field that the server does not have.",
     Reason.CHOICE_NOT_OPEN: "A reference was picked for a field that does not come from a reference.",
-    Reason.ORIGIN_UNSUPPORTED: "Resolvers do not keep local values yet.",
     Reason.REFERENCE_UNKNOWN: "The reference is not in the catalog.",
     Reason.REFERENCE_UNREADABLE: "The reference can't be read: its state in the catalog says why.",
     Reason.SOURCE_UNKNOWN: "The reference's source was removed.",

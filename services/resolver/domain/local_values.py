@@ -28,7 +28,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Slot:
     """The field of a server that a value is for, and whose value it is."""
 
     owner: Owner

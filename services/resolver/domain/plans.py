@@ -11,14 +11,21 @@ from collections.abc import Mapping as Names
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from services.resolver.domain.facts import Evidence, Instance, Profile, Reference, Server, Source, Variable
+from services.resolver.domain.local_values import Slot
 from services.resolver.domain.snapshot import Floor
 from shared.errors import KeyfobError
 
 Trusts = Callable[[Evidence], bool]
 """Whether a record's signature was made by the service that owns its topic."""
+
+
+LOCAL_VALUES: Final = "keyfob/local-values"
+"""What records name as the source of a value that Keyfob keeps itself."""
+LONGEST_NAME: Final = 256
+"""Characters of a name in a record (`shared.events.contract.Name`)."""
 
 
 class Reason(StrEnum):
@@ -38,8 +45,6 @@ class Reason(StrEnum):
     CHOICE_UNKNOWN = "choice-unknown"
     CHOICE_NOT_OPEN = "choice-not-open"
     """A reference was picked for a field whose value comes from elsewhere."""
-    ORIGIN_UNSUPPORTED = "origin-unsupported"
-    """This resolver can't bring a value from where the binding says."""
     REFERENCE_UNKNOWN = "reference-unknown"
     REFERENCE_UNREADABLE = "reference-unreadable"
     SOURCE_UNKNOWN = "source-unknown"
@@ -124,7 +129,35 @@ class InstanceVariable:
         return self.variable.name, self.instance_id
 
 
-Place: TypeAlias = StoredValue | InstanceVariable
+@dataclass(frozen=True, slots=True)
+class KeptValue:
+    """The value was entered into Keyfob by its owner, and is kept there, sealed."""
+
+    slot: Slot
+    server_name: str
+
+    @property
+    def id(self) -> str:
+        """See `StoredValue`."""
+        return self.slot.id
+
+    @property
+    def name(self) -> str:
+        """See `StoredValue`."""
+        return f"local value of the {self.slot.owner.kind}: {self.server_name}/{self.slot.field}"[:LONGEST_NAME]
+
+    @property
+    def source_id(self) -> str:
+        """Keyfob itself."""
+        return LOCAL_VALUES
+
+    @property
+    def grounds(self) -> tuple[object, ...]:
+        """See `StoredValue`."""
+        return (self.slot,)
+
+
+Place: TypeAlias = StoredValue | InstanceVariable | KeptValue
 """Where a field's value is."""
 
 

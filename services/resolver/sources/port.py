@@ -19,6 +19,8 @@ class ReadFailed(SourceUnavailable):
     """No value came. The root of what a reader raises."""
 
     reason: ClassVar[str] = "source-failed"
+    words: ClassVar[str] = ""
+    """What the caller is told; empty: only that no value came."""
 
 
 class ValueMissing(ReadFailed):

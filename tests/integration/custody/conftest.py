@@ -21,7 +21,7 @@ from services.resolver.custody.shelf import KeyShelf
 from services.resolver.custody.standing import SCHEMA, Standing
 from services.resolver.custody.transactions import Books
 from services.resolver.custody.values import LocalValues
-from services.resolver.domain.local_values import Owner, Place
+from services.resolver.domain.local_values import Owner, Slot
 from services.resolver.settings import ResolverSettings
 from shared.crypto.secret import SecretBytes
 from shared.custody import Kek, RecoveryKey
@@ -34,8 +34,8 @@ from tests.waiting import until
 ALICE = Actor(idp="idp/administrators", subject="alice")
 
 
-def place(number: int, *, owner: str = "profile/a") -> Place:
-    return Place(Owner(LocalOwner.PROFILE, owner), "server/one", f"FIELD_{number}")
+def place(number: int, *, owner: str = "profile/a") -> Slot:
+    return Slot(Owner(LocalOwner.PROFILE, owner), "server/one", f"FIELD_{number}")
 
 
 def value_of(number: int) -> bytes:

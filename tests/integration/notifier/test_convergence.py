@@ -6,8 +6,10 @@ from typing import Any
 
 import asyncpg
 
+from services.dev.contracts.examples import EXAMPLES
 from shared.crypto.signing import SigningKey
 from shared.events.alerts import Alert
+from shared.events.custody import ValueChange
 from tests.fakes.authorities import FakeGateway, resolver_receipt
 from tests.integration.notifier.conftest import Running, Stage
 from tests.waiting import until
@@ -45,6 +47,22 @@ async def test_a_rotation_converges_when_everybody_dropped(stage: Stage) -> None
 
         await two.receipt(applied=offset)
         assert (await running.convergence(change.id))["converged"]
+        assert await until(lambda: _converged_at(running, change.id), within=5)
+
+
+async def test_a_replaced_local_value_converges_when_gateways_dropped_and_resolvers_were_heard(stage: Stage) -> None:
+    one = await stage.policy.enrol("gateway-1")
+    await resolver_receipt(stage.bus)
+    async with stage.notifier(gateway_bound_s=60, resolver_bound_s=60) as running:
+        change = next(one for one in EXAMPLES if isinstance(one, ValueChange))
+        await stage.bus.send(change, key=change.value_id)
+        answer = await running.noted(change.id)
+        assert states(answer)["gateway-1"] == "pending"
+        assert not answer["converged"]
+        # No commit of theirs is waited for: what they read comes from where the change was committed.
+        await resolver_receipt(stage.bus)
+        await one.receipt(applied=answer["offset"])
+        await standing(running, change.id, {"gateway-1": "dropped", "resolver-1": "dropped"})
         assert await until(lambda: _converged_at(running, change.id), within=5)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from services.dev.contracts.examples import EXAMPLES
 from services.notifier.domain.convergence import Member, MemberKind, Published
 from services.notifier.domain.notices import notice_for, notice_id
 from services.notifier.domain.ports import Notes
@@ -20,10 +21,11 @@ from shared.errors import Unavailable
 from shared.events.alerts import Alert, Severity
 from shared.events.changes import VaultChangeKind
 from shared.events.contract import Contract
+from shared.events.custody import KeyChange, ValueAction
 from shared.events.notices import Notice, NoticeKind, NoticeTick
 from tests.fakes.enrolled import T0, ms, read
 from tests.fakes.notes import FakeNotes
-from tests.unit.notifier.test_notices import policy_change, vault_change
+from tests.unit.notifier.test_notices import policy_change, value_change, vault_change
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 MEMBER = Member(kind=MemberKind.GATEWAY, id="instance/1", name="gateway-1")
@@ -255,3 +257,15 @@ def test_a_producers_time_is_taken_as_it_is_where_it_is_one(stamp: int, expected
 
 def test_a_producers_time_beyond_all_time_is_the_end_of_it() -> None:
     assert written_at(2**63 - 1).year == 9999
+
+
+async def test_a_replaced_local_value_is_announced_like_any_rotation() -> None:
+    sent, change = Sent(), value_change(ValueAction.REPLACED)
+    assert await Announcing(sent, Quiet()).on_change(read(change, key="value/1")) == Ack()
+    assert sent.said == [(notice_for(change), notice_id(change.id), None)]
+
+
+async def test_another_installation_key_ends_no_lease() -> None:
+    sent, change = Sent(), next(one for one in EXAMPLES if isinstance(one, KeyChange))
+    assert await Announcing(sent, Quiet()).on_change(read(change, key="key/1")) == Ack()
+    assert sent.said == []

@@ -10,7 +10,9 @@ from services.notifier.domain.alerts import alert_for
 from services.notifier.domain.notices import notice_for, notice_id
 from shared.events.catalog import ReferenceState
 from shared.events.changes import Actor, Detection, PolicyAction, PolicyChange, VaultChange, VaultChangeKind
+from shared.events.custody import ValueAction, ValueChange
 from shared.events.notices import NoticeKind, Superseded
+from shared.events.policy import LocalOwner
 
 AT = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 
@@ -102,6 +104,45 @@ def test_the_same_event_gives_the_same_notice_and_another_event_another() -> Non
     assert again is not None
     assert first.to_json() == again.to_json()
     assert notice_id("change/2") != notice_id("change/3")
+
+
+def value_change(action: ValueAction) -> ValueChange:
+    return ValueChange(
+        id="change/3",
+        seq=4,
+        action=action,
+        value_id="value/1",
+        version=3,
+        owner_kind=LocalOwner.SUBJECT,
+        owner="ana",
+        owner_idp="idp/1",
+        server_id="server/1",
+        server_name="patients-db",
+        field="DB_URL",
+        actor=Actor(idp="idp/1", subject="ana"),
+        at=AT,
+    )
+
+
+def test_a_replaced_local_value_lets_calls_drain_and_a_deleted_one_ends_at_once() -> None:
+    replaced, deleted = notice_for(value_change(ValueAction.REPLACED)), notice_for(value_change(ValueAction.DELETED))
+    assert replaced is not None
+    assert deleted is not None
+    assert (replaced.kind, deleted.kind) == (NoticeKind.ROTATION, NoticeKind.REVOCATION)
+    assert replaced.superseded == (Superseded(reference_id="value/1", current="3"),)
+    assert deleted.superseded == (Superseded(reference_id="value/1", current=None),)
+    assert (replaced.policy_seq, replaced.catalog_seq, replaced.custody_seq) == (None, None, 4)
+
+
+def test_nobody_who_reads_notices_learns_whose_value_it_is_and_for_what() -> None:
+    notice = notice_for(value_change(ValueAction.REPLACED))
+    assert notice is not None
+    assert not any(word in notice.to_json() for word in (b"ana", b"patients-db", b"DB_URL"))
+
+
+def test_a_first_local_value_ends_nothing() -> None:
+    assert notice_for(value_change(ValueAction.SET)) is None
+    assert alert_for(value_change(ValueAction.SET)) is None
 
 
 def test_people_are_told_of_a_reference_that_nobody_can_read() -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from services.resolver.api import ResolveRoute
 from services.resolver.domain.decision import Denied, Reason
-from services.resolver.domain.plans import FieldRule, InstanceVariable
+from services.resolver.domain.local_values import Owner, Slot
+from services.resolver.domain.plans import FieldRule, InstanceVariable, Item, KeptValue
+from services.resolver.sources.port import ReadValue
+from shared.crypto.secret import SecretBytes
 from shared.crypto.signing import SigningKey
 from shared.delivery.messages import IN_PLACE
-from shared.errors import NotAvailable
 from shared.events.access import Phase
 from shared.events.policy import EnvironmentOrigin, LocalOwner, LocalValueOrigin, Origin, VariableRecord
+from tests.fakes.asgi import nothing_there
 from tests.fakes.estate import Estate, hospitals, patients_db
-from tests.fakes.gateway import FakeGateway
-from tests.fakes.resolving import Bench
-from tests.unit.resolver.table import Table
+from tests.fakes.gateway import FakeGateway, values
+from tests.fakes.resolving import AUDIENCE, Bench
+from tests.unit.resolver.table import STAFF_A, Table
 from tests.waiting import until
 
 LOCAL: dict[str, Origin] = {owner: LocalValueOrigin(owner=owner) for owner in LocalOwner}
@@ -34,15 +39,35 @@ def table() -> Table:
     return Table(estate)
 
 
-@pytest.mark.parametrize("origin", LOCAL.values(), ids=LOCAL)
-def test_an_origin_that_this_resolver_cannot_bring_is_refused_like_what_is_not_there(
-    table: Table, origin: Origin
-) -> None:
-    table.estate.binding_to("hospital-a", origin)
-    decided = table.ask()
-    assert isinstance(decided, Denied)
-    assert decided.reason is Reason.ORIGIN_UNSUPPORTED
-    assert isinstance(decided.error, NotAvailable)
+def kept(table: Table, owner: LocalOwner, **asked: Any) -> Item:
+    table.estate.binding_to("hospital-a", LocalValueOrigin(owner=owner))
+    (item,) = table.plan(**asked).items
+    return item
+
+
+def test_a_value_of_ones_own_is_looked_for_under_who_asks_and_one_of_a_profile_under_the_profile(table: Table) -> None:
+    mine, ours = kept(table, LocalOwner.SUBJECT), kept(table, LocalOwner.PROFILE)
+    assert isinstance(mine.place, KeptValue)
+    assert isinstance(ours.place, KeptValue)
+    assert mine.place.slot == Slot(Owner(LocalOwner.SUBJECT, "ana", "idp/okta"), "server/patients-db", "DB_URL")
+    assert ours.place.slot == Slot(Owner(LocalOwner.PROFILE, "profile/hospital-a"), "server/patients-db", "DB_URL")
+    assert mine.place.id != ours.place.id
+
+
+def test_a_kept_value_needs_no_grant_and_its_lease_rests_on_the_value_itself(table: Table) -> None:
+    for gone in ("reference/hospital-a/db-dsn", "source/vault", "grant/hospital-a-hospital-a/db-dsn"):
+        table.estate.end(gone)
+    item = kept(table, LocalOwner.SUBJECT)
+    assert {item.place.id, "binding/hospital-a-patients-db-DB_URL", "profile/hospital-a"} <= set(item.rests_on)
+    assert (item.place.source_id, item.ends_at) == ("keyfob/local-values", None)
+    assert item.place.name == "local value of the subject: patients-db/DB_URL"
+
+
+def test_somebody_else_has_another_slot(table: Table) -> None:
+    mine = kept(table, LocalOwner.SUBJECT)
+    theirs = kept(table, LocalOwner.SUBJECT, person=replace(STAFF_A, subject="bob"))
+    namesake = Slot(Owner(LocalOwner.SUBJECT, "ana", "idp/other"), "server/patients-db", "DB_URL")
+    assert len({mine.place.id, theirs.place.id, namesake.id}) == 3
 
 
 @pytest.mark.parametrize("origin", ELSEWHERE.values(), ids=ELSEWHERE)
@@ -206,8 +231,51 @@ async def test_a_change_of_labels_between_the_two_decisions_stops_the_release(be
 
 
 @pytest.mark.parametrize("origin", LOCAL.values(), ids=LOCAL)
-async def test_what_cannot_be_brought_is_refused_on_record(bench: Bench, origin: Origin) -> None:
+async def test_where_nothing_is_kept_a_local_value_is_refused_on_record(bench: Bench, origin: Origin) -> None:
     bench.estate.binding_to("hospital-a", origin)
     bench.learn()
-    assert (await bench.gateway.ask(bench.token())).status == 404
-    assert bench.reasons() == [(Phase.REFUSED, Reason.ORIGIN_UNSUPPORTED)]
+    reply = await bench.gateway.ask(bench.token())
+    assert reply.status == 503
+    assert b"Local values can't be had now" in reply.body
+    assert bench.reasons()[-1] == (Phase.ABANDONED, "local-value-unavailable")
+
+
+@dataclass
+class FakeKept:
+    """`LocalReader` with one value for everybody."""
+
+    handed_out: list[ReadValue] = field(default_factory=list)
+    uses: list[str] = field(default_factory=list)
+
+    async def read(self, slot: Slot) -> ReadValue:
+        self.handed_out.append(ReadValue(SecretBytes(b"kept"), "7"))
+        return self.handed_out[-1]
+
+    def used(self, slot: Slot) -> None:
+        self.uses.append(slot.id)
+
+
+async def test_a_kept_value_is_released_once_it_is_on_record_and_wiped(bench: Bench) -> None:
+    local = FakeKept()
+    bench.resolver = replace(bench.resolver, local=local)
+    bench.gateway.app = ResolveRoute(bench.resolver.resolve, AUDIENCE, nothing_there)
+    bench.estate.binding_to("hospital-a", LocalValueOrigin(owner=LocalOwner.SUBJECT))
+    bench.learn()
+    answer = await bench.gateway.resolve(bench.token())
+    assert values(answer) == {"DB_URL": b"kept"}
+    assert [phase for phase, _ in bench.reasons()] == [Phase.AUTHORISED, Phase.RELEASED]
+    (item,) = bench.log.entries[-1].items
+    assert (item.reference_id, item.version, item.source_id) == (local.uses[0], "7", "keyfob/local-values")
+    assert all(value.secret.wiped for value in local.handed_out)
+
+
+async def test_without_a_record_a_kept_value_is_wiped_and_not_counted_as_used(bench: Bench) -> None:
+    local = FakeKept()
+    bench.resolver = replace(bench.resolver, local=local)
+    bench.gateway.app = ResolveRoute(bench.resolver.resolve, AUDIENCE, nothing_there)
+    bench.estate.binding_to("hospital-a", LocalValueOrigin(owner=LocalOwner.SUBJECT))
+    bench.learn()
+    bench.log.down = True
+    assert (await bench.gateway.ask(bench.token())).status == 503
+    assert local.uses == []
+    assert all(value.secret.wiped for value in local.handed_out)

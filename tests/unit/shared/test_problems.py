@@ -312,3 +312,31 @@ class TestBodyLimit:
 
         await BodyLimit(keep)({"type": "lifespan"}, unused, unused)
         assert scopes == ["lifespan"]
+
+
+async def test_octets_arrive_as_they_came_also_where_they_look_like_broken_text() -> None:
+    heard: list[bytes] = []
+
+    async def take(_: Scope, receive: Receive, send: Send) -> None:
+        heard.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    octets = b'{"a": "\\ud800"}\xff'
+    kinds = ("application/octet-stream", "application/json")
+    replies = [await call(BodyLimit(take), "PUT", "/", headers=[("content-type", kind)], body=octets) for kind in kinds]
+    assert [reply.status for reply in replies] == [200, 400]
+    assert heard == [octets]
+
+
+async def test_what_is_sent_as_octets_is_never_taken_for_json() -> None:
+    app = application("test", lifespan=lifespan, readiness=Readiness())
+
+    @app.post("/")
+    async def take(draft: Draft) -> str:
+        return draft.name
+
+    reply = await call(
+        app, "POST", "/", headers=[("content-type", "application/octet-stream")], body=b'{"name": "\\ud800"}'
+    )
+    assert reply.status == 400
