@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.resolver.custody.rewrapping import _rewrapped
 from services.resolver.custody.standing import CustodyAway
 from shared.config import Misconfigured
 from shared.custody import KeysMissing
@@ -248,6 +249,40 @@ class TestRotating:
                 await replica.desk.retire(old, by=ALICE)
             await replica.enter(range(3, 4))
             await replica.desk.retire(old, by=ALICE)
+
+    async def test_a_value_that_is_replaced_under_a_batch_keeps_its_new_wrap(self, house: House) -> None:
+        old = await house.generate()
+        async with house.replica(rewraps=False) as replica:
+            await replica.enter(range(2))
+            new = await house.generate()
+            await replica.desk.rotate(new, by=ALICE)
+            books, ring = replica.standing.books, await replica.standing.ring()
+            async with books.open() as store:
+                rows = await store.not_under(new, after="", most=10)
+            await replica.enter(range(1))
+            changed = [one for row in rows if (one := _rewrapped(row, ring)) is not None]
+            async with books.open() as store:
+                assert await store.put_wraps(new, changed) == 1
+            assert all([await replica.opens(number) for number in range(2)])
+            assert old not in (await replica.desk.now()).values
+
+    async def test_two_who_rewrap_at_the_same_time_write_each_row_once(self, house: House) -> None:
+        await house.generate()
+        async with house.replica(rewraps=False) as replica, house.replica("resolver-2", rewraps=False) as other:
+            await replica.enter(range(40))
+            new = await house.generate()
+            await replica.desk.rotate(new, by=ALICE)
+            rotation = (await replica.desk.now()).rotation
+            assert rotation is not None
+            # As if one of them had lost its lock and did not know.
+            for one in (replica, other):
+                one.rewrapper.batch = 3
+            await asyncio.gather(*(one.rewrapper.finish(rotation) for one in (replica, other)))
+            now = await replica.desk.now()
+            assert dict(now.values) == {new: 40}
+            assert now.rotation is not None
+            assert now.rotation.done == 40
+        assert [action for action, _ in await house.said()].count("rewrapped") == 1
 
 
 class TestRetiring:

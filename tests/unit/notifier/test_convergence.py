@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.notifier.domain.convergence import (
@@ -31,6 +32,7 @@ T0 = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 BOUNDS = Bounds(gateway=timedelta(seconds=60), resolver=timedelta(seconds=15))
 OFFSET = 100
 GATEWAY = Member(kind=MemberKind.GATEWAY, id="instance/1", name="gateway-1")
+LOCAL_VALUE = {"policy_seq": None, "catalog_seq": None, "custody_seq": 7}
 RESOLVER = Member(kind=MemberKind.RESOLVER, id="resolver-1", run="run/r1", name="resolver-1")
 
 
@@ -75,6 +77,15 @@ def standing(heard: Heard, now: float, member: Member = GATEWAY, settled: Settle
     (only,) = state.members
     assert state.converged == isinstance(only.standing, Dropped | Expired)
     return only.standing
+
+
+def test_a_resolver_has_no_commit_to_apply_for_a_local_value_but_must_have_been_heard() -> None:
+    told = replace(published(RESOLVER), notice=published().notice.model_copy(update=LOCAL_VALUE))
+    silent = convergence(told, Heard(), {}, now=at(2), bounds=BOUNDS)
+    assert [one.standing for one in silent.members] == [Pending(at(15))]
+    heard = Heard()
+    resolver(heard, 1)
+    assert [one.standing for one in convergence(told, heard, {}, now=at(2), bounds=BOUNDS).members] == [Dropped(at(1))]
 
 
 def test_a_gateway_that_was_never_heard_is_pending_until_its_bound_and_then_expired() -> None:
