@@ -9,7 +9,7 @@ import hashlib
 from typing import Annotated, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 
@@ -35,12 +35,21 @@ class FileField(BaseModel):
 
     model_config = _CLOSED
 
-    inject: Literal["file"] = "file"
+    inject: Literal["file"]
     name: FieldName
     description: str = ""
 
 
-StdioField = Annotated[EnvironmentField | FileField, Field(discriminator="inject")]
+def _inject(field: object) -> object:
+    """Tell which kind `field` is. What does not say goes into the environment, as before there was another."""
+    if isinstance(field, dict):
+        return field.get("inject", "environment")
+    return getattr(field, "inject", None)
+
+
+StdioField = Annotated[
+    Annotated[EnvironmentField, Tag("environment")] | Annotated[FileField, Tag("file")], Discriminator(_inject)
+]
 
 
 class HeaderField(BaseModel):

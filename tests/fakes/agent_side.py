@@ -39,7 +39,10 @@ def teller(*args: str, fields: tuple[str, ...] = ("DB_URL",), files: tuple[str, 
         command=sys.executable,
         args=("-I", "-S", str(SERVER), *args),
         environment={"GREETING": "hello"},
-        fields=(*(EnvironmentField(name=name) for name in fields), *(FileField(name=name) for name in files)),
+        fields=(
+            *(EnvironmentField(name=name) for name in fields),
+            *(FileField(inject="file", name=name) for name in files),
+        ),
     )
 
 

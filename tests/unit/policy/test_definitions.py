@@ -32,6 +32,12 @@ GOOD_HTTP = HttpServer(
 )
 
 
+def test_a_field_that_does_not_say_how_it_is_given_is_a_variable() -> None:
+    given_as = StdioServer.model_validate({"command": "x", "fields": [{"name": "A"}, {"name": "B", "inject": "file"}]})
+    assert given_as.fields == (EnvironmentField(name="A"), FileField(inject="file", name="B"))
+    assert StdioServer.model_validate(given_as.model_dump(mode="json")) == given_as
+
+
 @pytest.mark.parametrize(
     "definition",
     [GOOD_STDIO, GOOD_HTTP, HttpServer(url="http://127.0.0.1:9000/"), HttpServer(url="http://localhost/"),
@@ -66,8 +72,11 @@ def test_one_that_the_installation_allows_by_name_is_accepted_and_no_other() -> 
 
 
 def test_a_file_is_named_by_a_variable_and_its_value_goes_no_further() -> None:
-    check_definition(StdioServer(command="x", fields=(FileField(name="PGPASSFILE"),)))
-    for said in ({"fields": (FileField(name="LD_PRELOAD"),)}, {"fields": (FileField(name="KEY"),), "args": ("$KEY",)}):
+    check_definition(StdioServer(command="x", fields=(FileField(inject="file", name="PGPASSFILE"),)))
+    for said in (
+        {"fields": (FileField(inject="file", name="LD_PRELOAD"),)},
+        {"fields": (FileField(inject="file", name="KEY"),), "args": ("$KEY",)},
+    ):
         with pytest.raises(BadRequest):
             check_definition(StdioServer(command="x", **said))
 

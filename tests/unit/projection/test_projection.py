@@ -182,8 +182,7 @@ async def test_it_lets_go_of_its_connection_also_when_it_is_cancelled_while_it_g
         await until(lambda: it.projection.ready)
         topic.partitions = {0, 1}
         topic.wrote.set()
-        while it.projection.ready:
-            await asyncio.sleep(0)
+        await until(lambda: not it.projection.ready, every=0)
     assert topic.stops == topic.starts == 1
 
 
