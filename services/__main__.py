@@ -15,6 +15,7 @@ from services.cli.app import admin_commands
 from services.cli.commands.keys import keys
 from services.cli.connection import CommandFailed
 from shared.config import Misconfigured
+from shared.crypto.secret import disable_core_dumps
 from shared.serving import EXIT_MISCONFIGURED, run_service
 
 Service = Literal["sync", "policy", "resolver", "notifier", "audit", "gateway"]
@@ -85,6 +86,8 @@ def recover(recovery_key: Path | None = None, *, retired: bool = False) -> int:
 
 def main() -> None:
     """Run the command line; a failure is one sentence on stderr and a non-zero exit code."""
+    # Here, before any setting is read: not only services hold secrets, also whoever types one into a command.
+    disable_core_dumps()
     try:
         code = app(sys.argv[1:], result_action="return_value") or 0
         # Here, where a reader that went away can still be caught: at the interpreter's end it would be a warning.

@@ -35,7 +35,6 @@ from shared import topics
 from shared.bus.connection import KafkaSettings
 from shared.config import AdminSettings, CommonSettings, Misconfigured, Mode
 from shared.crypto.key_files import KeyFileRefused
-from shared.crypto.secret import disable_core_dumps
 from shared.crypto.signing import SigningKey
 from shared.egress import Egress, guarded_session
 from shared.health import Readiness
@@ -113,7 +112,6 @@ class Replica:
 
 async def main() -> int:
     """Run a replica until a signal; the process's exit code."""
-    disable_core_dumps()
     configure(NAME)
     settings = Settings()
     async with replica(settings) as running:
