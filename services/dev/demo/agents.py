@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 from mcp import Client
@@ -43,7 +43,7 @@ class Agent:
     """Somebody with a token."""
 
     name: str
-    token: str
+    token: str = field(repr=False)
 
     def headers(self, **more: str) -> dict[str, str]:
         """What each of the agent's requests carries."""

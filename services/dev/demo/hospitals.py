@@ -40,6 +40,11 @@ class Hospital:
         """Who is in its database."""
         return sorted(PATIENTS[self.name])
 
+    @property
+    def url(self) -> str:
+        """The connection URL as `mcp-alchemy` wants it, with the present password."""
+        return self.postgres.dsn(self.name, self.name).replace("postgresql://", "postgresql+psycopg2://", 1)
+
     def _new_password(self) -> str:
         password = secrets.token_urlsafe(24)
         self.used.append(password)
@@ -72,5 +77,4 @@ class Hospital:
         return written_at
 
     async def _publish(self) -> None:
-        url = self.postgres.dsn(self.name, self.name).replace("postgresql://", "postgresql+psycopg2://", 1)
-        await self.openbao.put(self.path, {"value": url})
+        await self.openbao.put(self.path, {"value": self.url})

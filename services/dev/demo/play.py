@@ -12,7 +12,7 @@ from rich.console import Console
 
 from services.dev.demo.narration import Narrator
 from services.dev.demo.stage import Stage
-from services.dev.demo.steps import change, opening, record, work
+from services.dev.demo.steps import change, custody, opening, record, work
 from services.dev.platform.tools import tool_environment
 from services.dev.stack import Stack
 
@@ -28,6 +28,8 @@ STEPS: tuple[Step, ...] = (
     ("Rotation: the password changes in PostgreSQL and OpenBao, nobody touches Keyfob", change.rotate),
     ("A gateway that was down comes back with the new value", change.come_late),
     ("Revocation, with proof; and with an instance that does not answer", change.revoke),
+    ("A value that a person enters, and a new installation key while her agent works", custody.enter_and_rotate),
+    ("One mapping, two deployments: each gives what its own environment holds", custody.use_each_deployments_own),
     ("The record: who, for which context, what, where, when", record.read_audit),
     ("The search for every password that was used", record.search_everywhere),
 )

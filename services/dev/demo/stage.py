@@ -14,7 +14,9 @@ from services.dev.stack import Stack
 
 SERVER = "patients-db"
 FIELD = "DB_URL"
-GATEWAYS = ("gateway-1", "gateway-2")
+REGIONS = {"gateway-1": "north", "gateway-2": "south"}
+"""Gateway → the label that it is enrolled with."""
+GATEWAYS = tuple(REGIONS)
 CONVERGENCE_S = 10.0
 _MILLISECONDS = 1000
 

@@ -29,6 +29,8 @@ class Environments:
     """host:port"""
     overrides: dict[str, str] = field(default_factory=dict)
     """Settings of the person who starts the stack, for every process: a shorter fence in tests, say."""
+    deployments: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    """Process → what its deployment gives it besides: variables that servers may be given, with their values."""
     ports: dict[str, int] = field(default_factory=dict)
 
     def port(self, name: str) -> int:
@@ -46,7 +48,7 @@ class Environments:
         own[f"KEYFOB_{service.upper()}_HOST"] = LOOPBACK
         own[f"KEYFOB_{service.upper()}_PORT"] = str(self.port(name))
         own["KEYFOB_KAFKA_MEMBER"] = name
-        return plain_environment(**self._common(), **own, **self.overrides)
+        return plain_environment(**self._common(), **own, **self.overrides, **self.deployments.get(name, {}))
 
     def _common(self) -> dict[str, str]:
         return {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from services.dev.demo.hospitals import PATIENTS, Hospital
 from services.dev.demo.narration import expect
-from services.dev.demo.stage import FIELD, GATEWAYS, SERVER, Stage
+from services.dev.demo.stage import FIELD, GATEWAYS, REGIONS, SERVER, Stage
 from services.dev.stack import SOURCE
 
 
 async def start_everything(stage: Stage) -> None:
-    """Two gateways, each enrolled with keys of its own; the rest was started before the curtain."""
+    """Two gateways, each enrolled with keys and labels of its own; the rest was started before the curtain."""
     for name in GATEWAYS:
-        await stage.stack.enrol_gateway(name)
+        await stage.stack.enrol_gateway(name, labels={"region": REGIONS[name]})
         await stage.stack.start_gateway(name)
     processes = stage.stack.supervisor.processes
     stage.narrator.say(f"{len(processes)} processes of ours: {', '.join(processes)}")

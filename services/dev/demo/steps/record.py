@@ -1,4 +1,4 @@
-"""Steps 10 and 11: what is on the record, and what is nowhere."""
+"""Steps 12 and 13: what is on the record, and what is nowhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from jsonschema import Draft202012Validator
 
 from services.dev.demo.narration import expect, until
+from services.dev.demo.people import homes
 from services.dev.demo.reading import read_topic
 from services.dev.demo.search import Place, files, find, process_list, topics
 from services.dev.demo.stage import Stage
@@ -96,7 +97,8 @@ async def _places(stage: Stage) -> AsyncIterator[Place]:
     yield Place("dump of all databases", await _dump(stage))
     async for place in topics(stack.platform.broker.bootstrap):
         yield place
-    for place in await asyncio.to_thread(lambda: list(files([stack.layout.root], without=stack.layout.own_data))):
+    theirs = (*stack.layout.own_data, homes(stage))
+    for place in await asyncio.to_thread(lambda: list(files([stack.layout.root], without=theirs))):
         yield place
     for place in process_list():
         yield place
