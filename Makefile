@@ -50,6 +50,10 @@ test-again: install ## Run again what failed in the last `make test`: single tes
 test-unit: install ## Run the tests that need no other process
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
 
+.PHONY: test-thorough
+test-thorough: install ## Run the unit tests with many more examples: a million seals, 100 MB without a false redaction
+	@KEYFOB_THOROUGH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/unit -n 2 --dist loadfile
+
 .PHONY: chaos
 chaos: install ## Kill each service twenty times in the middle of its work, and take the broker away
 	@KEYFOB_CHAOS_KILLS=20 $(BIN)/python -m pytest tests/chaos
