@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,8 +31,9 @@ TARGET: Final = "/v1/resolve"
 DEADLINE_S: Final = 6.0
 ATTEMPT_S: Final = 4.0
 """Longest wait for one address."""
-PAUSE_S: Final = 0.1
-"""Between two rounds over all addresses."""
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 1.0
+"""Between two rounds over all addresses; doubled each time, since every refusal is a record somewhere."""
 REFUSAL_LIMIT: Final = 64 * 1024
 HTTP_OK: Final = 200
 HTTP_UNAVAILABLE: Final = 503
@@ -79,6 +80,7 @@ class Resolvers:
     post: Post
     deadline_s: float = DEADLINE_S
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _first: int = 0
 
     async def ask(self, token: str, wanted: Wanted, floor: Floor, *, traceparent: str | None = None) -> ResolveAnswer:
@@ -86,6 +88,7 @@ class Resolvers:
         body = _body(wanted, floor)
         until = self.clock() + self.deadline_s
         failure: Exception = Unavailable("No resolver is configured.")
+        pause = FIRST_PAUSE_S
         while True:
             for step in range(len(self.urls)):
                 index = (self._first + step) % len(self.urls)
@@ -104,9 +107,10 @@ class Resolvers:
                 else:
                     self._first = index
                     return answer
-            if until - self.clock() <= PAUSE_S:
+            if until - self.clock() <= pause:
                 raise failure
-            await asyncio.sleep(PAUSE_S)
+            await self.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _ask_one(
         self, url: str, token: str, body: bytes, timeout_s: float, traceparent: str | None

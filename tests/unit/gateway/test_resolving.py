@@ -74,6 +74,23 @@ async def test_an_instance_that_is_not_accepted_says_so_without_blaming_the_agen
         await asking(post).ask("token", Wanted("server"), Floor())
 
 
+@pytest.mark.parametrize("error", [AssertionInvalid(), NotFresh()], ids=["not accepted", "not fresh"])
+async def test_each_round_waits_twice_as_long_as_the_last_so_that_refusals_stay_few(error: KeyfobError) -> None:
+    post = Addresses(first=lambda: refusal(error), second=lambda: refusal(error))
+    passed, pauses = 0.0, []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+        pauses.append(round(seconds, 3))
+
+    resolvers = Resolvers([FIRST, SECOND], Installation().identity, post, clock=lambda: passed, sleep=sleep)
+    with pytest.raises((Refused, Unavailable)):
+        await resolvers.ask("token", Wanted("server"), Floor())
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1, 1, 1, 1]
+    assert len(post.asked) == 2 * (len(pauses) + 1)
+
+
 @pytest.mark.parametrize(
     "answer", [Posted(200, {}, b"nonsense"), Posted(404, {}, b"<html>"), Posted(302, {}, b"{}"), Posted(404, {}, b"[]")]
 )
