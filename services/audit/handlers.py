@@ -27,6 +27,7 @@ from services.audit.domain.entries import (
 )
 from services.audit.domain.leases import Ended, LeaseFact, Opened, facts_of
 from services.audit.domain.ports import Clock, Instances, Journal, Transaction
+from services.audit.domain.sightings import repetitions, sighting_of, twice_entry
 from services.audit.domain.streams import (
     BEFORE_FIRST,
     FORK,
@@ -83,8 +84,9 @@ class AccessTrail:
             # Only those can be on record already, so the usual batch asks for none.
             behind = [one.key for one in read if one.record.n <= heads.get(one.record.stream, BEFORE_FIRST).n]
             recorded = dict(await journal.hashes(behind)) if behind else {}
-            entries, facts = self._judge(read, heads, recorded)
+            entries, facts, new = self._judge(read, heads, recorded)
             await journal.write(entries)
+            await self._look_for_repetitions(journal, new)
             await journal.apply(facts)
             # With the records, in one transaction: a head that ran ahead of them would call the rest missing.
             await journal.keep_heads(heads)
@@ -92,10 +94,11 @@ class AccessTrail:
 
     def _judge(
         self, read: list[Read], heads: dict[str, Head], recorded: dict[str, str]
-    ) -> tuple[list[Entry], list[LeaseFact]]:
-        """What to record; `heads` and `recorded` move on with each record."""
+    ) -> tuple[list[Entry], list[LeaseFact], list[AccessRecord]]:
+        """What to record, and which of the records are new; `heads` and `recorded` move on with each record."""
         entries: list[Entry] = []
         facts: list[LeaseFact] = []
+        new: list[AccessRecord] = []
         for one in read:
             record = one.record
             head = heads.get(record.stream, BEFORE_FIRST)
@@ -113,7 +116,16 @@ class AccessTrail:
             heads[record.stream], recorded[one.key] = head, one.digest
             entries.append(access_entry(record, digest=one.digest))
             facts += facts_of(record)
-        return entries, facts
+            new.append(record)
+        return entries, facts, new
+
+    async def _look_for_repetitions(self, journal: Journal, records: list[AccessRecord]) -> None:
+        """Raise the alarm where a request came with an assertion that another one had come with."""
+        sightings = [found for record in records if (found := sighting_of(record)) is not None]
+        twice = repetitions(records, await journal.sight(sightings, at=self.clock()))
+        for record in twice:
+            _log.error("assertion-seen-twice", instance=record.instance_id, stream=record.stream, n=record.n)
+        await journal.write([twice_entry(record, at=self.clock()) for record in twice])
 
     def _alarm(self, record: AccessRecord, reason: str, detail: str) -> Entry:
         _log.error("access-stream-broken", stream=record.stream, n=record.n, reason=reason)

@@ -16,8 +16,9 @@ from services.audit.domain.echoes import Echo
 from services.audit.domain.entries import Entry
 from services.audit.domain.leases import PRESUMED_AFTER, Ended, LeaseFact, Opened
 from services.audit.domain.ports import LOG, LeaseQuery, LeaseView, RecordQuery, Transaction
+from services.audit.domain.sightings import KEPT, Sighting
 from services.audit.domain.streams import Head
-from services.audit.tables import counter, echoes, endings, leases, mentions, records, streams
+from services.audit.tables import assertions, counter, echoes, endings, leases, mentions, records, streams
 from shared import topics
 from shared.database import Sessions
 from shared.events.audit import AuditRecord
@@ -125,6 +126,24 @@ class PgJournal:
         one = and_(*(echoes.c[name] == bindparam(f"the_{name}") for name in names))
         rows = [{f"the_{name}": getattr(echo, name) for name in names} for echo in settled]
         await self._session.execute(delete(echoes).where(one), rows)
+
+    async def sight(self, sightings: Sequence[Sighting], *, at: datetime) -> Mapping[str, str]:
+        """Remember which assertions requests came with; the first request of each, by digest."""
+        if not sightings:
+            return {}
+        first: dict[str, str] = {}
+        for one in sightings:
+            first.setdefault(one.assertion, one.resolution_id)
+        await self._session.execute(delete(assertions).where(assertions.c.since < at - KEPT))
+        rows = [
+            {"assertion": digest, "resolution_id": resolution_id, "since": at}
+            # Locks in one order, for the same reason as in `await_records`.
+            for digest, resolution_id in sorted(first.items())
+        ]
+        await self._session.execute(insert(assertions).on_conflict_do_nothing(), rows)
+        asked = assertions.c.assertion == any_(bindparam("digests", list(first), type_=ARRAY(Text)))
+        query = select(assertions.c.assertion, assertions.c.resolution_id).where(asked)
+        return {row.assertion: row.resolution_id for row in await self._session.execute(query)}
 
     async def _publish(self, numbered: Sequence[AuditRecord]) -> list[bytes]:
         """Leave them to the relay; their payloads as they will be in the topic."""

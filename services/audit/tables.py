@@ -6,6 +6,7 @@ mentions    which references a record is about
 streams     how far each producer's stream of access records was seen
 leases      who holds which value, and how that ended
 echoes      records that instances were told of and that are not on record, or not yet
+assertions  what requests came with in the last minutes, by digest, and which request was the first
 """
 
 from __future__ import annotations
@@ -117,4 +118,13 @@ echoes: Final = Table(
     Column("at", _TIME, nullable=False),
     Column("since", _TIME, nullable=False),
     Index("echoes_by_age", "since"),
+)
+
+assertions: Final = Table(
+    "assertions",
+    METADATA,
+    Column("assertion", Text, primary_key=True),
+    Column("resolution_id", Text, nullable=False),
+    Column("since", _TIME, nullable=False),
+    Index("assertions_by_age", "since"),
 )

@@ -24,6 +24,7 @@ from services.resolver.explaining import Explainer, routes
 from services.resolver.reads import Reads
 from services.resolver.receipts import Receipts
 from services.resolver.records import AccessRecorder
+from services.resolver.refusals import RefusalBudget
 from services.resolver.resolution import Resolver
 from services.resolver.settings import ResolverSettings
 from services.resolver.sources.credentials import Credentials
@@ -137,6 +138,7 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
             instances=Instances(trust),
             subjects=subjects,
             log=bus.recorder,
+            budget=RefusalBudget(bus.recorder),
             reads=Reads({"kv2": kv2}),
             local=NothingKept() if kept is None else kept.reader,
             signing_key=signing_key,
@@ -169,6 +171,7 @@ def _served(
             yield
         finally:
             # Nothing is answered any more: what was said about answers must still arrive.
+            resolver.budget.close()
             await bus.recorder.flush()
             await background.stop()
 

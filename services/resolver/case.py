@@ -15,7 +15,7 @@ from services.resolver.domain.snapshot import Floor, Snapshot
 from services.resolver.domain.versions import superseded
 from services.resolver.entries import Entry, RecordedItem
 from services.resolver.sources.port import ReadValue
-from shared.delivery import Request, VerifiedAssertion
+from shared.delivery import AssertionRefused, Request, VerifiedAssertion
 from shared.delivery.messages import ResolveRequest
 from shared.errors import KeyfobError
 from shared.events.access import Phase
@@ -73,12 +73,26 @@ class Case:
     wish: ResolveRequest
     id: str = field(default_factory=lambda: f"resolution/{secrets.token_hex(16)}")
     assertion: VerifiedAssertion | None = None
+    unproved: AssertionRefused | None = None
+    """Why the assertion did not count."""
     subject: Subject | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
     plan: Plan | None = None
     leases: tuple[Lease, ...] = ()
     values: list[ReadValue | None] = field(default_factory=list)
     """One an item; None for what only the instance itself can read."""
+
+    @property
+    def instance_id(self) -> str | None:
+        """Who asks; where the assertion did not count, who had signed it."""
+        proof = self.assertion or self.unproved
+        return None if proof is None else proof.instance_id
+
+    @property
+    def asserted(self) -> str:
+        """What records call the assertion that it came with: one that counts, or that was seen before."""
+        proof = self.assertion or self.unproved
+        return proof.digest if isinstance(proof, VerifiedAssertion | AssertionRefused) else ""
 
     @property
     def floor(self) -> Floor:
@@ -103,7 +117,7 @@ class Case:
         return Entry(
             phase=phase,
             resolution_id=self.id,
-            instance_id=self.assertion.instance_id if self.assertion else None,
+            instance_id=self.instance_id,
             instance_name=self._instance_name(),
             subject=(subject.idp_id, subject.subject) if subject else None,
             groups=(plan.group,) if plan else (),
@@ -116,6 +130,7 @@ class Case:
             policy_seq=floor.policy,
             catalog_seq=floor.catalog,
             trace_id=self.call.trace_id,
+            assertion=self.asserted,
             traceparent=self.call.traceparent,
         )
 
@@ -127,7 +142,7 @@ class Case:
     def _instance_name(self) -> str:
         if self.plan is not None:
             return self.plan.instance.name
-        instance = self.snapshot.policy.instance(self.assertion.instance_id) if self.assertion else None
+        instance = self.snapshot.policy.instance(self.instance_id) if self.instance_id else None
         return instance.name if instance else ""
 
 

@@ -75,6 +75,8 @@ class Entry:
     policy_seq: int = 0
     catalog_seq: int = 0
     trace_id: str = ""
+    assertion: str = ""
+    unrecorded: int = 0
     traceparent: str | None = None
 
     def payload(self, *, stream: str, n: int, prev: str, at: datetime) -> bytes:
@@ -105,6 +107,8 @@ class Entry:
         said["policy_seq"] = self.policy_seq
         said["catalog_seq"] = self.catalog_seq
         said["trace_id"] = self.trace_id
+        said["assertion"] = self.assertion
+        said["unrecorded"] = self.unrecorded
         return orjson.dumps(said, option=orjson.OPT_UTC_Z)
 
     def headers(self, *, record_id: str, at: datetime) -> Headers:

@@ -27,11 +27,12 @@ from services.resolver.domain.plans import InstanceVariable, KeptValue, StoredVa
 from services.resolver.domain.snapshot import Floor
 from services.resolver.reads import Reads
 from services.resolver.records import AccessLog, Draft, Position
+from services.resolver.refusals import RefusalBudget
 from services.resolver.sources.local import LocalReader, NothingKept
 from services.resolver.sources.port import ReadFailed, ReadValue
 from services.resolver.state import Knowledge
 from shared.crypto.signing import SigningKey
-from shared.delivery import request_hash
+from shared.delivery import AssertionRefused, request_hash
 from shared.delivery.messages import ResolveRequest, parse_request
 from shared.errors import AssertionInvalid, NotFresh, RecordFailed, SourceUnavailable, TokenInvalid, Unavailable
 from shared.events.access import Phase
@@ -51,6 +52,7 @@ class Resolver:
     instances: Instances
     subjects: Subjects
     log: AccessLog
+    budget: RefusalBudget
     reads: Reads
     local: LocalReader = field(default_factory=NothingKept)
     signing_key: SigningKey
@@ -82,6 +84,7 @@ class Resolver:
             case.assertion = self.instances.verify(call.assertion, call.request, snapshot.policy)
             case.subject = await self.subjects.verify(call.request.token, snapshot.policy)
         except (AssertionInvalid, TokenInvalid) as error:
+            case.unproved = error if isinstance(error, AssertionRefused) else None
             raise CaseRefused(f"{error.kind}:{getattr(error, 'reason', 'refused')}", error) from None
         except Unavailable as error:
             raise CaseRefused("issuer-unreachable", error) from None
@@ -120,8 +123,12 @@ class Resolver:
 
     async def _tell_refusal(self, case: Case, reason: str) -> None:
         """Record a refusal; one that can't be recorded is still a refusal."""
+        entry = case.entry(Phase.REFUSED, reason)
+        # Without a person anybody can be refused, as often as they like.
+        if case.subject is None and not self.budget.admits(entry):
+            return
         try:
-            await self.log.durable(self.log.write(case.entry(Phase.REFUSED, reason)))
+            await self.log.durable(self.log.write(entry))
         except RecordFailed:
             _log.warning("refusal not recorded", reason=reason)
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from shared.crypto.framing import from_base64url, sha256, to_base64url
+from shared.crypto.framing import frame, from_base64url, sha256, to_base64url
 from shared.errors import AssertionInvalid, SignatureInvalid
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class AssertionRefusal(StrEnum):
 
 class AssertionRefused(AssertionInvalid):
     """`AssertionInvalid` with its reason for logs and records; what the caller is told is always the same."""
+
+    instance_id: str | None = None
+    """Who signed it; None while the signature did not hold."""
+    digest: str = ""
+    """`assertion_digest` of what was signed; empty while the signature did not hold, or where it had no id."""
 
     def __init__(self, reason: AssertionRefusal) -> None:
         """Keep the reason; the detail stays the constant one."""
@@ -106,6 +111,16 @@ class VerifiedAssertion:
     issued_at: int
     expires_at: int
     raw: bytes
+
+    @property
+    def digest(self) -> str:
+        """What records call it."""
+        return assertion_digest(self.instance_id, self.assertion_id)
+
+
+def assertion_digest(instance_id: str, assertion_id: str) -> str:
+    """Name an assertion in records, in hex: ids are an instance's own, and may hold any text."""
+    return sha256(frame(b"keyfob/assertion/1", instance_id.encode(), assertion_id.encode())).hex()
 
 
 def token_hash(token: str) -> str:
@@ -167,14 +182,27 @@ def verify_assertion(
         key.verify_bytes(signature, signed)
     except SignatureInvalid:
         raise AssertionRefused(AssertionRefusal.SIGNATURE) from None
+    try:
+        issued_at, expires_at, assertion_id = _check(claims, request, instance_id, seen, moment)
+    except AssertionRefused as refused:
+        # The instance did sign it, whoever sent it now: a record that says so lets a repetition be noticed.
+        refused.instance_id, refused.digest = instance_id, _named(instance_id, claims)
+        raise
+    return VerifiedAssertion(instance_id, assertion_id, issued_at, expires_at, assertion.encode())
+
+
+def _check(
+    claims: dict[str, Any], request: Request, instance_id: str, seen: ReplayWindow, now: float
+) -> tuple[int, int, str]:
+    """What a signature that holds was made for, and when."""
     # 4.
     _compare(claims, request.claims())
     # 5.
-    issued_at, expires_at, assertion_id = _check_times(claims, moment)
+    issued_at, expires_at, assertion_id = _check_times(claims, now)
     # 6.
-    if not seen.admit(instance_id, assertion_id, expires_at=expires_at, now=moment):
+    if not seen.admit(instance_id, assertion_id, expires_at=expires_at, now=now):
         raise AssertionRefused(AssertionRefusal.REPLAYED)
-    return VerifiedAssertion(instance_id, assertion_id, issued_at, expires_at, assertion.encode())
+    return issued_at, expires_at, assertion_id
 
 
 def _read(assertion: str) -> tuple[str, dict[str, Any], bytes, bytes]:
@@ -212,12 +240,22 @@ def _compare(claims: dict[str, Any], expected: dict[str, str]) -> None:
         raise AssertionRefused(AssertionRefusal.REQUEST)
 
 
+def _id_of(claims: dict[str, Any]) -> str | None:
+    assertion_id = claims.get("jti")
+    return assertion_id if isinstance(assertion_id, str) and 0 < len(assertion_id) <= LONGEST_ID else None
+
+
+def _named(instance_id: str, claims: dict[str, Any]) -> str:
+    assertion_id = _id_of(claims)
+    return "" if assertion_id is None else assertion_digest(instance_id, assertion_id)
+
+
 def _check_times(claims: dict[str, Any], now: float) -> tuple[int, int, str]:
-    issued_at, expires_at, assertion_id = claims.get("iat"), claims.get("exp"), claims.get("jti")
+    issued_at, expires_at, assertion_id = claims.get("iat"), claims.get("exp"), _id_of(claims)
     # Exactly int: `True` would pass for one.
     if type(issued_at) is not int or type(expires_at) is not int:
         raise AssertionRefused(AssertionRefusal.MALFORMED)
-    if not isinstance(assertion_id, str) or not 0 < len(assertion_id) <= LONGEST_ID:
+    if assertion_id is None:
         raise AssertionRefused(AssertionRefusal.MALFORMED)
     if expires_at - issued_at > LONGEST_LIFETIME_S:
         raise AssertionRefused(AssertionRefusal.LIFETIME)

@@ -78,3 +78,7 @@ class AccessRecord(Contract):
     policy_seq: Seq
     catalog_seq: Seq
     trace_id: str = ""
+    assertion: str = ""
+    """Names the assertion that the request came with, once its signature held (`assertion_digest`)."""
+    unrecorded: Annotated[int, Field(ge=0)] = 0
+    """So many refusals like this one, by whoever proved as little, came besides and have no record of their own."""

@@ -11,6 +11,7 @@ from services.audit.domain.echoes import Echo
 from services.audit.domain.entries import Entry
 from services.audit.domain.leases import PRESUMED_AFTER, Ended, LeaseFact, Opened
 from services.audit.domain.ports import LOG, LeaseQuery, LeaseView, RecordQuery
+from services.audit.domain.sightings import KEPT, Sighting
 from services.audit.domain.streams import Head
 from shared import topics
 from shared.events.audit import AuditRecord
@@ -26,6 +27,7 @@ class FakeJournal:
     given: dict[str, Opened] = field(default_factory=dict)
     ends: dict[tuple[str, str], Ended] = field(default_factory=dict)
     echoes: dict[Echo, datetime] = field(default_factory=dict)
+    assertions: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     transactions: int = 0
     failing: list[Exception] = field(default_factory=list)
 
@@ -33,7 +35,7 @@ class FakeJournal:
     async def begin(self) -> AsyncIterator[FakeJournal]:
         """Kept if the block ends well, as with a database."""
         self.transactions += 1
-        names = ("entries", "log", "streams", "given", "ends", "echoes")
+        names = ("entries", "log", "streams", "given", "ends", "echoes", "assertions")
         before = {name: getattr(self, name).copy() for name in names}
         try:
             yield self
@@ -89,6 +91,12 @@ class FakeJournal:
     async def forget_echoes(self, echoes: Sequence[Echo]) -> None:
         for echo in echoes:
             del self.echoes[echo]
+
+    async def sight(self, sightings: Sequence[Sighting], *, at: datetime) -> Mapping[str, str]:
+        self.assertions = {name: seen for name, seen in self.assertions.items() if seen[1] >= at - KEPT}
+        for one in sightings:
+            self.assertions.setdefault(one.assertion, (one.resolution_id, at))
+        return {one.assertion: self.assertions[one.assertion][0] for one in sightings}
 
     async def records(self, query: RecordQuery) -> list[AuditRecord]:
         """By number; of the filters only the action and the reference, the rest is the store's."""

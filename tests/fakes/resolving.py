@@ -22,6 +22,7 @@ from services.resolver.domain.snapshot import Floor, Snapshot
 from services.resolver.entries import Entry
 from services.resolver.reads import Reads
 from services.resolver.records import Draft, Position
+from services.resolver.refusals import RefusalBudget
 from services.resolver.resolution import Resolver
 from services.resolver.sources.port import AnswerUnusable, ReadDenied, ReadFailed, ReadValue, ValueMissing
 from services.resolver.state import catalog_apply, policy_apply
@@ -271,6 +272,7 @@ def bench(estate: Estate, issuer: DevIssuer, *, clock: Callable[[], float] = tim
         instances=Instances(trust),
         subjects=Subjects(TokenVerifier(fetch_jwks=fetch), trust),
         log=log,
+        budget=RefusalBudget(log),
         reads=Reads({"kv2": vault}),
         signing_key=key,
         floor_wait_s=0.1,

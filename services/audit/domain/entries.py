@@ -134,11 +134,20 @@ def access_entry(record: AccessRecord, *, digest: str) -> Entry:
         context=record.context,
         references=tuple(map(_reference, record.items)),
         entity_id=record.resolution_id,
-        detail=f"groups: {', '.join(subject.groups)}" if subject and subject.groups else "",
+        detail=_how(record),
         policy_seq=record.policy_seq,
         catalog_seq=record.catalog_seq,
         trace_id=record.trace_id,
     )
+
+
+def _how(record: AccessRecord) -> str:
+    """By which groups, and how many others it stands for."""
+    groups = record.subject.groups if record.subject else ()
+    said = [f"groups: {', '.join(groups)}"] if groups else []
+    if record.unrecorded:
+        said.append(f"{record.unrecorded} more like it")
+    return "; ".join(said)
 
 
 def _reference(item: AccessItem) -> AuditReference:

@@ -11,6 +11,7 @@ from typing import Protocol
 from services.audit.domain.echoes import Echo
 from services.audit.domain.entries import Entry
 from services.audit.domain.leases import LeaseFact, Opened
+from services.audit.domain.sightings import Sighting
 from services.audit.domain.streams import Head
 from shared.crypto.signing import VerifyKey
 from shared.events.audit import AuditRecord
@@ -105,6 +106,14 @@ class Journal(Protocol):
 
     async def forget_echoes(self, echoes: Sequence[Echo]) -> None:
         """They were settled, one way or the other."""
+        ...
+
+    async def sight(self, sightings: Sequence[Sighting], *, at: datetime) -> Mapping[str, str]:
+        """Remember which assertions requests came with; the first request of each, by digest.
+
+        After `write`, in the same transaction: so two replicas that read two sights at once can't both miss them.
+        Those remembered longer than `sightings.KEPT` before `at` are forgotten.
+        """
         ...
 
     async def records(self, query: RecordQuery) -> list[AuditRecord]:

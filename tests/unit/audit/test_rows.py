@@ -100,4 +100,5 @@ def test_each_filter_of_leases_narrows_by_its_own_column(query: LeaseQuery, expe
 
 
 def test_the_tables_are_those_that_the_module_names() -> None:
-    assert set(METADATA.tables) == {"counter", "records", "mentions", "streams", "leases", "endings", "echoes"}
+    named = {"counter", "records", "mentions", "streams", "leases", "endings", "echoes", "assertions"}
+    assert set(METADATA.tables) == named
