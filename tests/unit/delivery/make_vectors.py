@@ -7,55 +7,29 @@ nobody will mistake them for real ones.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-from shared.crypto import SealingKey, SigningKey, canonical, digest, seal
+from shared.crypto import canonical, digest, seal
 from shared.crypto.framing import frame, to_base64url
 from shared.crypto.signing import PREFIX
-from shared.delivery import Request, certify_sealing_key, make_assertion, request_hash, seal_answer
+from shared.delivery import certify_sealing_key, request_hash, seal_answer
 from shared.delivery.envelope import ANSWER_DOMAIN
-
-FOLDER = Path(__file__).resolve().parents[3] / "schemas" / "examples" / "delivery"
-
-INSTANCE_SEED, RESOLVER_SEED, SEALING_SEED = (bytes(range(n, n + 32)) for n in (0, 32, 64))
-INSTANCE_ID = "instance/0b9d6c1e"
-BODY = '{"server":"patients-db","context":"hospital-a","floor":{"policy":812,"catalog":77}}'
-PAYLOAD = '{"example":"the payload is a ResolveAnswer; any bytes will do here"}'
-REQUEST = {
-    "method": "POST",
-    "target": "/v1/resolve?trace=1",
-    "audience": "https://resolver.example",
-    "body": BODY,
-    "token": "eyJhbGciOiJSUzI1NiJ9.an-example-and-no-real-token.c2lnbmF0dXJl",
-}
-NOW = 1_800_000_000
-
-
-def signing_key(seed: bytes) -> SigningKey:
-    """Make a signing key from its 32 private bytes."""
-    return SigningKey(Ed25519PrivateKey.from_private_bytes(seed))
-
-
-def sealing_key(seed: bytes) -> SealingKey:
-    """Make a sealing key from its 32 private bytes."""
-    return SealingKey(X25519PrivateKey.from_private_bytes(seed))
-
-
-def assertion() -> str:
-    """Make the assertion of the vectors; Ed25519 is deterministic, so it is always the same."""
-    request = Request(**{**REQUEST, "body": BODY.encode()})  # type: ignore[arg-type]
-    return make_assertion(
-        request,
-        key=signing_key(INSTANCE_SEED),
-        instance_id=INSTANCE_ID,
-        now=NOW,
-        lifetime_s=60,
-        assertion_id="AAECAwQFBgcICQoLDA0ODw",
-    )
+from tests.unit.delivery import refused_vectors, topic_vectors
+from tests.unit.delivery.vector_inputs import (
+    ASSERTED_AT,
+    BODY,
+    FOLDER,
+    INSTANCE_ID,
+    INSTANCE_SEED,
+    PAYLOAD,
+    POLICY_SEED,
+    REQUEST,
+    RESOLVER_SEED,
+    SEALING_SEED,
+    assertion,
+    sealing_key,
+    signing_key,
+)
 
 
 def vectors() -> dict[str, dict[str, Any]]:
@@ -67,6 +41,13 @@ def vectors() -> dict[str, dict[str, Any]]:
         "certificate": _certificate(),
         "assertion": _assertion(),
         "envelope": _envelope(),
+        "enrolment": _enrolment(),
+        "answer": _answer(),
+        "record": topic_vectors.record(),
+        "tick": topic_vectors.tick(),
+        "notices": topic_vectors.notices(),
+        "receipt": topic_vectors.receipt(),
+        "refused": refused_vectors.refused(),
     }
 
 
@@ -124,7 +105,7 @@ def _assertion() -> dict[str, Any]:
         "private_key": to_base64url(INSTANCE_SEED),
         "public_key": signing_key(INSTANCE_SEED).verify_key.to_base64(),
         "request": REQUEST,
-        "verified_at": NOW + 5,
+        "verified_at": ASSERTED_AT + 5,
         "assertion": assertion(),
     }
 
@@ -149,6 +130,55 @@ def _envelope() -> dict[str, Any]:
         "request_hash": to_base64url(hashed),
         "context_hex": frame(ANSWER_DOMAIN, INSTANCE_ID.encode(), hashed).hex(),
         "payload": PAYLOAD,
+        "envelope": json.loads(wire),
+    }
+
+
+def _enrolment() -> dict[str, Any]:
+    signing, sealing = signing_key(INSTANCE_SEED), sealing_key(SEALING_SEED)
+    return {
+        "about": "The body that an instance enrols with, and what policy answers",
+        "signing_private_key": to_base64url(INSTANCE_SEED),
+        "sealing_private_key": to_base64url(SEALING_SEED),
+        "certified_bytes_hex": (PREFIX + frame(b"keyfob/sealing-key/1", sealing.public.raw)).hex(),
+        "request": {
+            "token": "kfe_an-example-and-no-real-token",
+            "name": "gw-7",
+            "signing_key": signing.verify_key.to_base64(),
+            "sealing_key": sealing.public.to_base64(),
+            "sealing_key_signature": certify_sealing_key(signing, sealing.public),
+        },
+        "answer": {
+            "instance_id": INSTANCE_ID,
+            "labels": {"region": "north"},
+            "allowed_servers": ["*"],
+            "resolver_keys": [signing_key(RESOLVER_SEED).verify_key.to_base64()],
+            "policy_key": signing_key(POLICY_SEED).verify_key.to_base64(),
+            "bootstrap": {"broker": "broker.example:9093", "resolver": "https://resolver.example"},
+        },
+    }
+
+
+def _answer() -> dict[str, Any]:
+    """As `_envelope`, with a payload that holds all that one can."""
+    payload = json.dumps(topic_vectors.answer(), separators=(",", ":"))
+    hashed = request_hash(assertion().encode(), BODY.encode())
+    wire = seal_answer(
+        payload.encode(),
+        instance_id=INSTANCE_ID,
+        instance_hpke_public=sealing_key(SEALING_SEED).public,
+        resolver_signing_key=signing_key(RESOLVER_SEED),
+        request_hash=hashed,
+    )
+    return {
+        "about": "Another answer to the request of assertion.json, with a payload as resolvers send it",
+        "instance_id": INSTANCE_ID,
+        "instance_private_key": to_base64url(SEALING_SEED),
+        "resolver_key": signing_key(RESOLVER_SEED).verify_key.to_base64(),
+        "policy_key": signing_key(POLICY_SEED).verify_key.to_base64(),
+        "request_hash": to_base64url(hashed),
+        "payload": payload,
+        "values": {"DB_URL": "postgresql://ada:pw@db/a", "CA_FILE_hex": "ff00fe"},
         "envelope": json.loads(wire),
     }
 

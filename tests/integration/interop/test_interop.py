@@ -1,0 +1,121 @@
+"""Whoever has only the document interoperates: enrols, resolves, obeys, and is believed."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.integration.interop.conftest import FIELD, PROFILE, SERVER, Installation
+from tests.integration.interop.formats import Keys
+from tests.integration.interop.second_client import Refused, SecondClient
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(180)
+ALLOWED = {"aiohttp", "aiokafka", "cryptography", "tests.integration.interop.formats"}
+
+
+@pytest.mark.parametrize("name", ["formats.py", "second_client.py"])
+def test_the_second_client_shares_no_code_with_keyfob(name: str) -> None:
+    path = Path(__file__).with_name(name)
+    tree = ast.parse(path.read_text())
+    modules = {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    foreign = {one for one in modules if one.split(".")[0] in {"services", "shared", "tests", "."}} - ALLOWED
+    assert not foreign
+    assert len(path.read_text().splitlines()) <= 350
+
+
+async def test_it_resolves_and_a_rotation_and_a_revocation_are_obeyed_and_proved(installation: Installation) -> None:
+    async with installation.client("foreign-1") as client:
+        token = installation.token()
+        lease = (await client.resolve(token, SERVER))[FIELD]
+        async with client.using(lease) as value:
+            assert value == b"first"
+            cause = await installation.rotation(lambda: installation.put("second"))
+            # What is running may finish, and says so meanwhile.
+            await installation.stands(cause, client, "fenced")
+            assert lease.value == b"first"
+        await installation.stands(cause, client, "dropped")
+        assert lease.value is None
+        assert not client.leases
+
+        newer = (await client.resolve(token, SERVER, PROFILE))[FIELD]
+        async with client.using(newer) as value:
+            assert value == b"second"
+            revoked = await installation.call("DELETE", "policy", f"/v1/grants/{installation.grant}")
+            # Not when its use ends: at once.
+            await installation.stands(revoked["event_id"], client, "dropped")
+            assert newer.value is None
+        with pytest.raises(Refused) as refused:
+            await client.resolve(token, SERVER)
+        assert (refused.value.status, refused.value.kind) == (404, "not-available")
+        await installation.allow()
+
+
+async def test_the_record_has_who_it_was_for_and_how_each_lease_ended(installation: Installation) -> None:
+    async with installation.client("foreign-2") as client:
+        lease = (await client.resolve(installation.token(), SERVER))[FIELD]
+    # It left: its last receipt says that nothing is held any more.
+
+    async def told() -> set[tuple[str, str]]:
+        found = await installation.records(instance=client.id)
+        seen = {(one["action"], one["reason"]) for one in found}
+        return seen if ("gateway:lease:end", "session") in seen else set()
+
+    seen = await until(told, within=20)
+    assert {("resolver:reference:authorise", ""), ("resolver:reference:release", "")} <= seen
+    alarms = await installation.records(action="notifier:alert:raise")
+    assert not [one for one in alarms if one["reason"] in {"stream-contradicted", "receipt-forged"}]
+    assert lease.value is None
+
+
+async def test_a_token_works_once_but_for_the_same_keys(installation: Installation) -> None:
+    url, token = installation.stack.environments.url("policy"), await installation.enrolment("foreign-3")
+    first, thief = SecondClient("foreign-3"), SecondClient("foreign-3", Keys())
+    await first.enrol(url, token)
+    known = first.id
+    await first.enrol(url, token)
+    assert first.id == known
+    with pytest.raises(Refused) as refused:
+        await thief.enrol(url, token)
+    assert refused.value.status == 401
+
+
+async def test_a_request_that_is_repeated_is_refused_everywhere_and_flagged(installation: Installation) -> None:
+    async with installation.client("foreign-5") as client, aiohttp.ClientSession() as http:
+        first, second = client.enrolled["bootstrap"]["resolver"].split(",")
+        token, body = installation.token(), json.dumps({"server": SERVER}).encode()
+        assertion = client.keys.assertion(client.id, first, body, token, now=time.time())
+        headers = {"Authorization": f"Bearer {token}", "Keyfob-Assertion": assertion}
+
+        async def ask(url: str) -> int:
+            async with http.post(f"{url}/v1/resolve", data=body, headers=headers) as answer:
+                return answer.status
+
+        assert [await ask(first), await ask(first), await ask(second)] == [200, 401, 401]
+
+        async def flagged() -> list[dict[str, str]]:
+            found = await installation.records(instance=client.id, action="notifier:alert:raise")
+            return found if len(found) == 2 else []
+
+        assert {one["reason"] for one in await until(flagged, within=20)} == {"assertion-seen-twice"}
+        refused = await installation.records(instance=client.id, action="resolver:reference:refuse")
+        reasons = {"assertion-invalid:replayed", "assertion-invalid:another-request"}
+        assert {one["reason"] for one in refused} == reasons
+
+
+async def test_a_banned_client_is_refused_and_its_lease_ends(installation: Installation) -> None:
+    async with installation.client("foreign-4") as client:
+        lease = (await client.resolve(installation.token(), SERVER))[FIELD]
+        await installation.call("POST", "policy", f"/v1/instances/{client.id}/ban")
+        # No convergence waits for it: what it says is not believed any more.
+        await until(lambda: lease.value is None, within=10)
+        with pytest.raises(Refused) as refused:
+            await asyncio.wait_for(client.resolve(installation.token(), SERVER), timeout=20)
+        assert refused.value.kind == "assertion-invalid"
