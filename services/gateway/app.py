@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,11 +28,13 @@ from services.gateway.client.posting import HttpPost, Post, check_url
 from services.gateway.client.receipts import ReceiptWriter
 from services.gateway.client.resolving import Resolvers
 from services.gateway.edge import Edge
-from services.gateway.files import ValueFiles, usual_places
+from services.gateway.files import ValueFiles, instances_own, make_private, users_own, usual_places
 from services.gateway.proxy import Proxy
+from services.gateway.sandboxes import Sandbox, detect
 from services.gateway.seats import Seats
 from services.gateway.settings import GatewaySettings
 from services.gateway.upstream import Limits, Upstream
+from services.gateway.views import View
 from shared import telemetry, topics
 from shared.bus.cloudevents import Message
 from shared.bus.connection import KafkaSettings, connect, disconnect, publish
@@ -59,6 +64,7 @@ class Gateway:
     app: FastAPI
     instance: Instance
     seats: Seats
+    sandbox: Sandbox | None
 
 
 def build(
@@ -75,8 +81,6 @@ def build(
     producer = kafka.repeating_producer()
     instance = _instance(identity, settings, common, kafka, producer, post, environment)
     limits = _limits(settings, common, identity)
-    # What a predecessor that was killed left there: nobody else acts under this identity.
-    limits.files.clear()
 
     def start_upstream(holding: Holding) -> Upstream:
         return Upstream(holding.server.definition, holding.values, limits)
@@ -85,7 +89,7 @@ def build(
         instance,
         start_upstream,
         upstream_limit=settings.upstream_limit,
-        one_subject=common.mode is Mode.PRODUCTION and not settings.unsafe_shared_uid,
+        one_subject=common.mode is Mode.PRODUCTION and limits.sandbox is None and not settings.unsafe_shared_uid,
         end_on_guess=settings.end_on_guess,
     )
     # The SDK keeps sessions; whose they are it learns from the user that the edge puts into each request.
@@ -118,22 +122,55 @@ def build(
     app = _application(lifespan, readiness)
     edge = Edge(seats, manager.handle_request, body_limit=settings.body_limit, session_limit=settings.session_limit)
     app.mount("/mcp", edge)
-    return Gateway(app, instance, seats)
+    return Gateway(app, instance, seats, limits.sandbox)
 
 
 def _limits(settings: GatewaySettings, common: CommonSettings, identity: Identity) -> Limits:
     places = usual_places() if settings.value_file_dir is None else (settings.value_file_dir,)
+    files = ValueFiles.of(identity.instance_id, places)
+    # What a predecessor that was killed left there: nobody else acts under this identity.
+    files.clear()
+    scratch = _scratch(settings, identity)
     return Limits(
         start_s=settings.start_s,
         stop_s=settings.stop_s,
         drain_s=settings.drain_s,
         line_limit=settings.line_limit,
         command_path=settings.command_path,
-        scratch_dir=settings.scratch_dir,
+        scratch_dir=scratch,
+        sandbox=_sandbox(settings, common, files, scratch),
         mode=common.mode,
-        files=ValueFiles.of(identity.instance_id, places),
+        files=files,
         allowed_variables=settings.allows(),
     )
+
+
+def _scratch(settings: GatewaySettings, identity: Identity) -> Path:
+    """Working directories of servers, emptied: a killed predecessor's may hold what servers wrote."""
+    shared = (settings.scratch_dir or Path(tempfile.gettempdir())) / users_own()
+    scratch = shared / instances_own(identity.instance_id)
+    try:
+        make_private(shared)
+        make_private(scratch)
+    except Unavailable as error:
+        raise Misconfigured(f"KEYFOB_GATEWAY_SCRATCH_DIR, {shared}: {error.detail}") from None
+    for left in scratch.iterdir():
+        shutil.rmtree(left, ignore_errors=True)
+    return scratch.resolve()
+
+
+def _sandbox(settings: GatewaySettings, common: CommonSettings, files: ValueFiles, scratch: Path) -> Sandbox | None:
+    """What servers run in. All gateways of this user have their directories beside each other: hidden together."""
+    shared = (scratch.parent, None if files.root is None else files.root.parent, common.kafka_sasl_password_file)
+    hidden = (*settings.hides(), *(path for path in shared if path is not None))
+    sandbox = detect(settings.sandbox, View(hidden=hidden, shown=settings.shows()), scratch)
+    if sandbox is not None:
+        _log.info("sandbox", tool=sandbox.name)
+    elif common.mode is Mode.PRODUCTION and not settings.unsafe_shared_uid:
+        _log.warning("no sandbox: local MCP servers of one subject at a time", setting="KEYFOB_GATEWAY_SANDBOX")
+    else:
+        _log.warning("no sandbox: a local MCP server can read what others were given", setting="KEYFOB_GATEWAY_SANDBOX")
+    return sandbox
 
 
 def _application(lifespan: Any, readiness: Readiness) -> FastAPI:

@@ -39,9 +39,8 @@ class ValueFiles:
     @classmethod
     def of(cls, instance_id: str, places: Iterable[Path]) -> ValueFiles:
         """In the first of `places` that is in memory and can be written to. Makes nothing."""
-        name = hashlib.sha256(instance_id.encode()).hexdigest()[:16]
         found = (place for place in places if is_in_memory(place) and os.access(place, os.W_OK | os.X_OK))
-        return cls(next((place / users_own() / name for place in found), None))
+        return cls(next((place / users_own() / instances_own(instance_id) for place in found), None))
 
     def clear(self) -> None:
         """Remove what an earlier process of this instance left; call it before anything is put."""
@@ -73,6 +72,11 @@ class ValueFiles:
 def users_own() -> str:
     """The name of a directory that all gateways of this user share."""
     return f"keyfob-{os.geteuid()}"
+
+
+def instances_own(instance_id: str) -> str:
+    """The name of a directory, in there, of one gateway instance."""
+    return hashlib.sha256(instance_id.encode()).hexdigest()[:16]
 
 
 def make_private(directory: Path) -> None:

@@ -1,7 +1,8 @@
 """Child processes that hold a value: an environment made from nothing, a directory of their own, a certain end.
 
 A child is the leader of its own process group, and the group is what ends: SIGTERM and a short grace where nothing
-was revoked, SIGKILL otherwise. It also dies with this process, however that dies (prctl(2), `PR_SET_PDEATHSIG`).
+was revoked, SIGKILL otherwise. It also dies with this process, however that dies (prctl(2), `PR_SET_PDEATHSIG`). In a
+sandbox (`sandboxes`) whatever left the group ends with it too.
 What it writes to stderr is read, searched for its values and counted, never kept: it may quote anything.
 """
 
@@ -21,15 +22,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
 import structlog
 
 from services.gateway.redaction import Redactor
+from services.gateway.sandboxes import Sandbox
+from services.gateway.views import make_rooms
 from shared.errors import Unavailable
 
 REAP_WITHIN_S: Final = 2.0
 """A process that got SIGKILL is gone by then, or stuck in the kernel, where it runs nothing."""
 ORPHANS_WITHIN_S: Final = 0.25
-"""The rest of its group got the same signal; a zombie whose new parent does not reap it is not waited for."""
+"""The rest of its group got the same signal; after that only what still runs is waited for, and no zombie, whose new
+parent may never reap it."""
 POLL_S: Final = 0.005
 CHUNK: Final = 64 * 1024
 _PR_SET_PDEATHSIG: Final = 1
@@ -44,6 +49,9 @@ class Launch:
     command: str
     args: tuple[str, ...]
     environment: Mapping[str, str]
+    sandbox: Sandbox | None = None
+    files: Path | None = None
+    """A directory with values; whoever put them there removes it."""
     command_path: str = os.defpath
     scratch_dir: Path | None = None
     line_limit: int = 16 * 1024 * 1024
@@ -59,6 +67,7 @@ class Child:
     process: asyncio.subprocess.Process
     directory: Path
     _stderr: asyncio.Task[int] = field(repr=False)
+    _sandboxed: bool = False
     _ended: bool = False
 
     @property
@@ -77,7 +86,7 @@ class Child:
         if self._ended:
             return
         if grace_s > 0 and self.process.returncode is None:
-            _signal_group(self.pid, signal.SIGTERM)
+            await self._ask_to_stop()
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     await self._exited()
@@ -87,8 +96,15 @@ class Child:
         self._ended = True
         await self._clean_up()
 
+    async def _ask_to_stop(self) -> None:
+        """SIGTERM: to the group, or in a sandbox to all but the tool, which would take everything along at once."""
+        if self._sandboxed:
+            await asyncio.to_thread(_terminate_below, self.pid)
+        else:
+            _signal_group(self.pid, signal.SIGTERM)
+
     async def _gone(self) -> None:
-        """Wait for the leader, which we reap, and a moment for the rest, which nobody may ever reap."""
+        """Wait for the leader, which we reap, and for the rest, in a sandbox its first process and so all of it."""
         try:
             async with asyncio.timeout(REAP_WITHIN_S):
                 await self._exited()
@@ -97,6 +113,10 @@ class Child:
         with suppress(TimeoutError):
             async with asyncio.timeout(ORPHANS_WITHIN_S):
                 while _group_alive(self.pid):  # noqa: ASYNC110 - the kernel has no event for a group
+                    await asyncio.sleep(POLL_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REAP_WITHIN_S):
+                while _group_alive(self.pid) and await asyncio.to_thread(_group_runs, self.pid):  # noqa: ASYNC110 - same
                     await asyncio.sleep(POLL_S)
 
     async def _exited(self) -> None:
@@ -117,11 +137,10 @@ class Child:
 async def start(launch: Launch, stderr: Redactor | None = None) -> Child:
     """Start a child, whose stderr goes through `stderr`. Raises `Unavailable` when its program can't be run."""
     program = find_program(launch.command, launch.command_path)
-    directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="keyfob-", dir=launch.scratch_dir))
+    directory, command = await asyncio.to_thread(_prepare, launch, program)
     try:
         process = await asyncio.create_subprocess_exec(
-            program,
-            *launch.args,
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -141,7 +160,21 @@ async def start(launch: Launch, stderr: Redactor | None = None) -> Child:
             ) from None
         # The text of the error may hold an argument: its type says enough.
         raise Unavailable(f"The MCP server's program can't be started ({type(error).__name__}).") from None
-    return Child(process, directory, asyncio.create_task(_count(process, stderr), name=f"stderr of {process.pid}"))
+    reading = asyncio.create_task(_count(process, stderr), name=f"stderr of {process.pid}")
+    return Child(process, directory, reading, launch.sandbox is not None)
+
+
+def _prepare(launch: Launch, program: str) -> tuple[Path, list[str]]:
+    """A new directory of the child's, and its command line."""
+    command = [program, *launch.args]
+    if launch.sandbox is not None and not launch.sandbox.view.shows(Path(program)):
+        raise Unavailable(
+            "The MCP server's program is in a place that its sandbox hides (KEYFOB_GATEWAY_SANDBOX_SHOWS)."
+        )
+    directory = Path(tempfile.mkdtemp(prefix="keyfob-", dir=launch.scratch_dir)).resolve()
+    if launch.sandbox is not None:
+        command = launch.sandbox.around(make_rooms(directory, launch.files), command)
+    return directory, command
 
 
 def find_program(command: str, command_path: str) -> str:
@@ -198,6 +231,22 @@ def _group_alive(group: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _group_runs(group: int) -> bool:
+    """Whether a member of the group is more than a zombie."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+def _terminate_below(pid: int) -> None:
+    with suppress(psutil.Error):
+        for inside in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                inside.terminate()
 
 
 def _close_transport(process: asyncio.subprocess.Process) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 import anyio
+import structlog
 from mcp.client.session import ClientSession
 
 from services.gateway.client.instance import Holding, Instance
@@ -38,6 +39,8 @@ RENEW_BEFORE: Final = 0.1
 """Part of a lease's time that is left when it is renewed on use."""
 
 UNAUTHORIZED: Final = 401
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +335,11 @@ class Seats:
         # Also those that drain or stop: as long as a process is there, one of the same UID can read its environment.
         others = {running.load.caller for running in self._alive if running.stdio} - {load.caller}
         if self._one_subject and stdio and others:
-            raise Unavailable("This gateway runs local MCP servers of one subject at a time.", retry_after_s=5)
+            _log.warning("no sandbox: another subject's local MCP server is refused", setting="KEYFOB_GATEWAY_SANDBOX")
+            raise Unavailable(
+                "This gateway has no sandbox for local MCP servers, so it runs those of one subject at a time.",
+                retry_after_s=5,
+            )
 
     async def _live(self, running: Running) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.gateway.sandboxes import Choice
 from shared.config import HttpSettings
 
 
@@ -67,11 +68,31 @@ class GatewaySettings(HttpSettings):
         description="a call whose arguments hold a value of its server's does not reach it and ends what it runs on; "
         "an alert is raised either way",
     )
+    sandbox: Choice = Field(
+        Choice.AUTO, description="of stdio servers; auto: bubblewrap, else unshare, else off, whichever works here"
+    )
+    sandbox_hides: str = Field(
+        "",
+        description="directories and files that no server in a sandbox may see, comma separated, beside /run, "
+        "other servers' and the gateway's own",
+    )
+    sandbox_shows: str = Field(
+        "", description="what servers in a sandbox may read although it is hidden, or in /tmp or /run, comma separated"
+    )
     unsafe_shared_uid: bool = Field(
         default=False,
-        description="production mode: run stdio servers of several subjects under one UID, where each can read the "
-        "other's environment",
+        description="production mode without a sandbox: run stdio servers of several subjects all the same, where each "
+        "can read the other's environment",
     )
+
+    def hides(self) -> tuple[Path, ...]:
+        """What servers in a sandbox don't see of this gateway's own, and what is named."""
+        own = (self.identity_dir, self.enrolment_token_file, self.tls_key)
+        return (*(path for path in own if path is not None), *_paths(self.sandbox_hides))
+
+    def shows(self) -> tuple[Path, ...]:
+        """What they may see of hidden places."""
+        return _paths(self.sandbox_shows)
 
     def allows(self) -> frozenset[str]:
         """Reserved variables that are allowed by name."""
@@ -84,3 +105,7 @@ class GatewaySettings(HttpSettings):
             message = "drain_s and stop_s together must be less than fence_s"
             raise ValueError(message)
         return self
+
+
+def _paths(listed: str) -> tuple[Path, ...]:
+    return tuple(Path(part.strip()) for part in listed.split(",") if part.strip())

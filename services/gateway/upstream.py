@@ -25,6 +25,7 @@ from mcp_types import UNSUPPORTED_PROTOCOL_VERSION, Implementation
 from services.gateway import processes, stdio, streamable
 from services.gateway.files import ValueFiles
 from services.gateway.redaction import Guess, Redaction, Secret
+from services.gateway.sandboxes import Sandbox
 from shared.config import Mode
 from shared.crypto.secret import SecretBytes
 from shared.errors import Unavailable
@@ -57,6 +58,7 @@ class Limits:
     line_limit: int
     command_path: str
     scratch_dir: Path | None = None
+    sandbox: Sandbox | None = None
     files: ValueFiles = NO_FILES
     allowed_variables: frozenset[str] = frozenset()
     """Reserved ones that this gateway gives to servers all the same."""
@@ -191,6 +193,8 @@ class Upstream:
                 command=definition.command,
                 args=definition.args,
                 environment=environment,
+                sandbox=self._limits.sandbox,
+                files=files,
                 command_path=self._limits.command_path,
                 scratch_dir=self._limits.scratch_dir,
                 line_limit=self._limits.line_limit,

@@ -5,8 +5,11 @@ No value and no token is among them: secrets are files, and the settings name th
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from services.dev.platform.caches import cache_directory
 from services.dev.platform.ports import LOOPBACK, free_port
 from services.dev.platform.processes import plain_environment
 from services.dev.stack.layout import Layout
@@ -16,6 +19,8 @@ SCHEMAS = ("sync", "policy", "resolver", "notifier", "audit")
 """Services with tables of their own: a schema and a role each."""
 RESOLVERS = ("resolver-1", "resolver-2")
 DATABASE = "keyfob"
+_PROGRAMS = {Path(__file__).resolve().parents[3], Path(sys.prefix), Path(sys.base_prefix), cache_directory("tools")}
+"""What MCP servers on this machine consist of, wherever it lies."""
 
 
 @dataclass(slots=True)
@@ -97,5 +102,8 @@ class Environments:
                     "NAME": name,
                     "POLICY_URL": self.url("policy"),
                     "RESOLVER_URLS": ",".join(self.url(replica) for replica in RESOLVERS),
+                    # All that the stack keeps is one user's here: other services' keys and credentials too.
+                    "SANDBOX_HIDES": str(self.layout.root),
+                    "SANDBOX_SHOWS": ",".join(map(str, sorted(_PROGRAMS))),
                 }
         return settings

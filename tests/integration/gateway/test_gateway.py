@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from itertools import pairwise
 
 import httpx2
+import psutil
 import pytest
 from mcp import Client
 from mcp.types import CallToolResult
@@ -87,6 +89,22 @@ async def test_a_body_that_grows_while_it_is_sent_is_cut_off(wing: Wing) -> None
     async with httpx2.AsyncClient(headers=headers, base_url=wing.url) as http:
         answer = await http.post(f"/mcp/{SERVER}", content=endless())
     assert answer.status_code == 413
+
+
+async def test_each_agents_server_runs_in_a_sandbox_of_its_own_where_the_host_allows_one(wing: Wing) -> None:
+    if wing.gateway.sandbox is None:
+        pytest.skip("no sandbox works on this host")
+    async with wing.connect("hospital-a") as one, wing.connect("hospital-b") as two:
+        await asyncio.gather(patients(one), patients(two))
+        leaders = [
+            running.upstream._child.pid
+            for running in wing.gateway.seats._running.values()
+            if running.upstream._child is not None
+        ]
+        servers = [psutil.Process(pid).children(recursive=True)[-1].pid for pid in leaders]
+        spaces = [os.readlink(f"/proc/{pid}/ns/pid") for pid in (*servers, os.getpid())]  # noqa: PTH115 - a text
+    assert len(servers) >= 2
+    assert len(set(spaces)) == len(spaces)
 
 
 async def test_nothing_is_left_of_a_server_whose_session_ended(wing: Wing) -> None:

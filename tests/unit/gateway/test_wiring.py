@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,10 @@ from services.gateway import app as wiring
 from services.gateway.app import Gateway, build, openapi
 from services.gateway.client.identity import Identity
 from services.gateway.client.posting import Posted
+from services.gateway.files import instances_own, users_own
+from services.gateway.sandboxes import Bubblewrap, Choice, Sandbox
 from services.gateway.settings import GatewaySettings
+from services.gateway.views import View
 from shared.bus.cloudevents import Message
 from shared.bus.connection import KafkaSettings
 from shared.config import CommonSettings, Misconfigured, Mode
@@ -32,6 +38,26 @@ def _no_producer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KafkaSettings, "repeating_producer", lambda _: object())
 
 
+@dataclass
+class Host:
+    """Whether servers can be given a sandbox, and what they would see."""
+
+    output: pytest.CaptureFixture[str]
+    sandboxed: bool = False
+    views: list[View] = field(default_factory=list)
+
+    def detect(self, _: Choice, view: View, __: Path) -> Sandbox | None:
+        self.views.append(view)
+        return Bubblewrap({}, view) if self.sandboxed else None
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Host:
+    here = Host(capsys)
+    monkeypatch.setattr(wiring, "detect", here.detect)
+    return here
+
+
 def enrolled(**bootstrap: str) -> Identity:
     identity = Installation().identity
     return Identity(identity.keys, identity.enrolled.model_copy(update={"bootstrap": bootstrap}))
@@ -41,9 +67,15 @@ async def nowhere(url: str, *, headers: Mapping[str, str], body: bytes, timeout_
     raise Unavailable(url)
 
 
+@pytest.fixture(autouse=True)
+def _own_scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def built(identity: Identity, mode: Mode = Mode.DEVELOPMENT, **settings: Any) -> Gateway:
     common = COMMON.model_copy(update={"mode": mode})
-    return build(identity, settings=GatewaySettings(**settings), common=common, post=nowhere, background=Background())
+    own = GatewaySettings(**{"sandbox": Choice.OFF, **settings})
+    return build(identity, settings=own, common=common, post=nowhere, background=Background())
 
 
 async def test_resolvers_are_those_of_the_enrolment_unless_settings_name_others() -> None:
@@ -77,20 +109,66 @@ async def test_the_broker_is_the_settings_then_the_enrolments_then_the_common_on
 
 
 @pytest.mark.parametrize(
-    ("mode", "unsafe", "one_subject"),
+    ("mode", "given", "one_subject", "said"),
     [
-        (Mode.PRODUCTION, False, True),
-        (Mode.PRODUCTION, True, False),
-        (Mode.DEVELOPMENT, False, False),
+        (Mode.PRODUCTION, "nothing", True, "one subject at a time"),
+        (Mode.PRODUCTION, "leave", False, "can read what others were given"),
+        (Mode.DEVELOPMENT, "nothing", False, "can read what others were given"),
+        (Mode.PRODUCTION, "a sandbox", False, "bubblewrap"),
+        (Mode.DEVELOPMENT, "a sandbox", False, "bubblewrap"),
     ],
 )
-async def test_production_runs_one_subjects_servers_at_a_time_unless_told_otherwise(
+async def test_without_a_sandbox_production_runs_one_subjects_servers_at_a_time_and_development_warns(
     mode: Mode,
-    unsafe: bool,  # noqa: FBT001 - a case
+    given: str,
     one_subject: bool,  # noqa: FBT001 - a case
+    said: str,
+    host: Host,
 ) -> None:
-    made = built(enrolled(resolver="https://one.test"), mode, unsafe_shared_uid=unsafe)
+    host.sandboxed = given == "a sandbox"
+    made = built(enrolled(resolver="https://one.test"), mode, unsafe_shared_uid=given == "leave")
     assert made.seats._one_subject is one_subject
+    assert host.output.readouterr().out.count(said) == 1, "once, at the start"
+
+
+async def test_what_is_the_gateways_own_is_hidden_from_servers(tmp_path: Path, host: Host) -> None:
+    settings = {
+        "identity_dir": Path("/keys"),
+        "enrolment_token_file": Path("/token"),
+        "tls_key": Path("/tls.key"),
+        "tls_certificate": Path("/tls.pem"),
+        "sandbox_hides": "/other, /more",
+        "sandbox_shows": "/tools",
+    }
+    built(enrolled(resolver="https://one.test"), **settings)
+    (view,) = host.views
+    named = {Path(path) for path in ("/keys", "/token", "/tls.key", "/other", "/more")}
+    assert named | {tmp_path / users_own()} <= set(view.hidden)
+    assert view.shown == (Path("/tools"),)
+
+
+async def test_what_a_killed_predecessors_servers_wrote_is_removed_and_others_stay(tmp_path: Path) -> None:
+    identity = enrolled(resolver="https://one.test")
+    shared = tmp_path / users_own()
+    own, other = shared / instances_own(identity.instance_id), shared / "other"
+    for directory in (own / "left", other / "left"):
+        directory.mkdir(parents=True)
+    for directory in (shared, own):
+        directory.chmod(0o700)
+    built(identity)
+    assert list(own.iterdir()) == []
+    assert list(other.iterdir()) == [other / "left"]
+
+
+async def test_a_scratch_directory_that_others_may_enter_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / users_own()).mkdir(mode=0o755)
+    with pytest.raises(Misconfigured, match="KEYFOB_GATEWAY_SCRATCH_DIR"):
+        built(enrolled(resolver="https://one.test"))
+
+
+def test_a_sandbox_is_one_of_four() -> None:
+    with pytest.raises((Misconfigured, ValidationError)):
+        GatewaySettings(sandbox="docker")
 
 
 async def test_it_is_not_ready_before_it_knows_its_place_and_wrote_a_receipt() -> None:
