@@ -80,7 +80,9 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:
         # The place is logged by the server, which the error is raised to once more.
-        _log.error("request failed", path=request.url.path[:200], error=type(error).__name__)
+        # The route as it is declared: what stood in its place is the caller's, and may be anything.
+        route = getattr(request.scope.get("route"), "path", None)
+        _log.error("request failed", route=route, error=type(error).__name__)
         return problem_response(KeyfobError())
 
 

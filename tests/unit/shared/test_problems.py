@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from shared.errors import (
     BadRequest,
@@ -201,9 +202,9 @@ async def test_our_errors_carry_their_own_status_and_kind(
 
 
 async def test_a_failure_that_nobody_expected_says_nothing_of_itself(app: FastAPI) -> None:
-    @app.get("/failing")
-    async def fail() -> None:
-        raise RuntimeError(CANARY)
+    @app.get("/failing/{name}")
+    async def fail(name: str) -> None:
+        raise RuntimeError(name)
 
     events: list[dict[str, Any]] = []
 
@@ -213,9 +214,12 @@ async def test_a_failure_that_nobody_expected_says_nothing_of_itself(app: FastAP
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "method": "GET", "path": "/failing", "query_string": b"", "headers": []}
-    with pytest.raises(RuntimeError):  # for the server's log, which shows type and place
+    scope = {"type": "http", "method": "GET", "path": f"/failing/{CANARY}", "query_string": b"", "headers": []}
+    # It is raised for the server's log, which shows type and place.
+    with pytest.raises(RuntimeError), capture_logs() as logged:
         await app(scope, receive, send)
+    assert [(line["event"], line["route"]) for line in logged] == [("request failed", "/failing/{name}")]
+    assert CANARY not in str(logged)
     assert events[0]["status"] == 500
     body = b"".join(event.get("body", b"") for event in events)
     assert CANARY.encode() not in body
