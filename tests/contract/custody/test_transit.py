@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import hvac
 import pytest
 import pytest_asyncio
 
 from services.dev.platform import Platform
-from shared.config import Mode
 from shared.custody.keks import Kek
 from shared.custody.providers.port import KeyProviderRefused
 from shared.custody.providers.transit import TransitProvider
-from shared.egress import Egress, Origin
+from shared.egress import Origin
 from tests.fakes.loopback import free_port, write_secret
+from tests.transit_engine import KEYS, administrator, transit_provider
 from tests.unit.custody.provider_contract import Keepers, WrappingProviderContract
-
-KEYS = ("keyfob", "another")
-
-
-def _furnish(admin: hvac.Client, mount: str) -> None:
-    admin.sys.enable_secrets_engine("transit", path=mount)
-    for key in KEYS:
-        admin.secrets.transit.create_key(name=key, mount_point=mount)
-
-
-def _administrator(platform: Platform) -> hvac.Client:
-    root = json.loads((platform.directory / "openbao" / "keys.json").read_text())["root"]
-    return hvac.Client(platform.openbao.url, token=root)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def transit(platform: Platform, tmp_path: Path) -> AsyncIterator[TransitProvider]:
-    """A mount of this test's own, and a token with the two rights that the provider's documentation names."""
-    admin, mount = _administrator(platform), f"transit-{secrets.token_hex(4)}"
-    await asyncio.to_thread(_furnish, admin, mount)
-    rules = [
-        f'path "{mount}/{operation}/{key}" {{ capabilities = ["update"] }}'
-        for operation in ("encrypt", "decrypt")
-        for key in (*KEYS, "missing")
-    ]
-    await platform.openbao.create_policy(mount, "\n".join(rules))
-    write_secret(tmp_path / "token", await platform.openbao.token_for([mount]))
-    async with Egress(mode=Mode.DEVELOPMENT) as egress:
-        origin = Origin.parse(platform.openbao.url, mode=Mode.DEVELOPMENT)
-        yield TransitProvider("sync", origin, KEYS[0], tmp_path / "token", egress, mount)
-    await asyncio.to_thread(admin.sys.disable_secrets_engine, mount)
+    async with transit_provider(platform, "sync", tmp_path) as provider:
+        yield provider
 
 
 class TestOpenBao(WrappingProviderContract):
@@ -78,7 +50,7 @@ async def test_a_place_that_is_not_there_is_not_made_on_the_way(
 async def test_a_rotated_transit_key_still_opens_and_a_retired_version_does_not(
     transit: TransitProvider, platform: Platform
 ) -> None:
-    admin, kek = _administrator(platform), Kek.generate()
+    admin, kek = administrator(platform), Kek.generate()
     line = await transit.keep(kek)
     engine = admin.secrets.transit
     await asyncio.to_thread(engine.rotate_key, name=KEYS[0], mount_point=transit.mount)

@@ -26,6 +26,7 @@ from services.resolver.settings import ResolverSettings
 from shared.crypto.secret import SecretBytes
 from shared.custody import Kek, RecoveryKey
 from shared.custody.directory import save_new_key
+from shared.custody.providers import KekProvider
 from shared.custody.providers.file import FileProvider
 from shared.events.changes import Actor
 from shared.events.policy import LocalOwner
@@ -80,6 +81,7 @@ class House:
     dsn: str = field(repr=False)
     root: Path
     recovery: RecoveryKey = field(default_factory=RecoveryKey.generate)
+    provider: KekProvider = field(default_factory=FileProvider)
     books: Books = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,12 +101,12 @@ class House:
         """A new key in these directories; its id."""
         kek = Kek.generate()
         for directory in directories or (self.directory(),):
-            await save_new_key(directory, kek, FileProvider(), recovery=self.recovery.public if recovery else None)
+            await save_new_key(directory, kek, self.provider, recovery=self.recovery.public if recovery else None)
         return kek.key_id
 
     def standing(self, name: str = "resolver-1", directory: Path | None = None) -> Standing:
         keys = directory or self.directory()
-        return Standing(name, KeyShelf(keys, FileProvider()), books_for(self.settings(keys)))
+        return Standing(name, KeyShelf(keys, self.provider), books_for(self.settings(keys)))
 
     @contextlib.asynccontextmanager
     async def replica(

@@ -1,7 +1,7 @@
 """AWS KMS in memory, behind boto3's real client: requests are made, signed and answered, and never sent.
 
-It knows `Encrypt` and `Decrypt` of symmetric keys, with the encryption context as associated data. No real KMS was
-asked; the shapes and error codes are those of https://docs.aws.amazon.com/kms/latest/APIReference/.
+It knows `Encrypt` and `Decrypt` of symmetric keys, with the encryption context as associated data. The shapes and error
+codes are those of https://docs.aws.amazon.com/kms/latest/APIReference/; `tests/contract` asks moto's KMS the same.
 """
 
 from __future__ import annotations
