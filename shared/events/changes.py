@@ -60,7 +60,7 @@ class Actor(BaseModel):
 
 
 class PolicyAction(StrEnum):
-    """What an administrative call did."""
+    """What a call of an administrator's, the clock, or an enrolment did."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -69,6 +69,8 @@ class PolicyAction(StrEnum):
     """A timed grant's window opened."""
     ENDED = "ended"
     """A timed grant's window closed."""
+    REFUSED = "refused"
+    """Somebody came with an enrolment's token and was not let in: nothing changed."""
 
 
 class PolicyChange(Contract):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from pydantic import BaseModel
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from services.policy.api.views import Namer
 from services.policy.commands.choices import Person
 from services.policy.commands.outcomes import Created, Outcome
+from services.policy.commands.refusals import RefusalAllowance
 from services.policy.domain.ports import Catalog, Ledger, Page, Reading, Receipt
 from services.policy.subjects import Subjects
 from shared.administration import AdminGuard
@@ -39,6 +40,7 @@ class Desk:
     guard: AdminGuard
     subjects: Subjects
     handout: Handout
+    refusals: RefusalAllowance = field(default_factory=RefusalAllowance)
     allow_http: bool = False
     """Whether keys of identity providers may come over plain http: in development mode."""
     allowed_variables: frozenset[str] = frozenset()

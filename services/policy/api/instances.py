@@ -4,6 +4,7 @@
 
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,12 +21,15 @@ from services.policy.api.views import (
     enrolment_views,
 )
 from services.policy.commands import instances
+from services.policy.commands.refusals import tell_refusal
 from services.policy.domain.drafts import EnrolmentDraft
-from services.policy.domain.enrolments import Refuse
+from services.policy.domain.enrolments import Refuse, token_sha256
 from shared.administration import Administrator, Role
 from shared.delivery.messages import EnrolAnswer, EnrolRequest, parse_request
-from shared.errors import NotAvailable
+from shared.errors import KeyfobError, NotAvailable, Unauthenticated
 from shared.events.policy import InstanceRecord, InstanceState
+
+_log = structlog.get_logger(__name__)
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -85,13 +89,33 @@ def _add_enrol(router: APIRouter, desk: Desk) -> None:
         asked = parse_request(await request.body(), EnrolRequest)
         # Before the database: a signature costs us less than a connection that strangers can make us take.
         instances.prove(asked)
+        return written(_answer(await _let_in(desk, asked), desk.handout))
+
+
+async def _let_in(desk: Desk, asked: EnrolRequest) -> InstanceRecord:
+    try:
         # Without a good token nobody gets as far as the lock that all changes wait for.
         async with desk.ledger.read() as reading:
             if isinstance(await instances.judge(reading, asked), Refuse):
                 raise instances.refusal()
         async with desk.ledger.open(instances.enroller()) as work:
-            instance = await instances.enrol(work, asked)
-        return written(_answer(instance, desk.handout))
+            return await instances.enrol(work, asked)
+    except Unauthenticated:
+        await _record_refusal(desk, token_sha256(asked.token.get_secret_value()))
+        raise
+
+
+async def _record_refusal(desk: Desk, token_digest: str) -> None:
+    """Put a refused token on record, within bounds; one that can't be recorded is still refused."""
+    try:
+        async with desk.ledger.read() as reading:
+            enrolment = await reading.enrolment_by_token(token_digest)
+        # Nobody who only made a token up may wait for the lock, nor let others wait: that one is for the log.
+        if desk.refusals.admits(enrolment) and enrolment is not None:
+            async with desk.ledger.open(instances.enroller()) as work:
+                tell_refusal(work, enrolment)
+    except KeyfobError as error:
+        _log.warning("refused enrolment not recorded", reason=error.kind)
 
 
 def _answer(instance: InstanceRecord, handout: Handout) -> EnrolAnswer:

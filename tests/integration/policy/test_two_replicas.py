@@ -77,9 +77,7 @@ async def test_an_expired_token_is_expired_on_both_also_for_who_used_it(
     assert answers[0].content == answers[1].content
 
 
-async def test_what_happened_to_a_token_stands_in_the_list_of_changes_once(
-    policy: PolicyUnderTest, second: httpx2.AsyncClient
-) -> None:
+async def test_both_who_used_a_token_are_on_record_once(policy: PolicyUnderTest, second: httpx2.AsyncClient) -> None:
     name = fresh("gateway")
     requests = [Instance(name).request(await promise(policy, name))]
     requests += [Instance(name).request(requests[0]["token"])]
@@ -93,3 +91,6 @@ async def test_what_happened_to_a_token_stands_in_the_list_of_changes_once(
     changes = [decode(message, PolicyChange) for message in told]
     created = [one for one in changes if (one.entity_kind, one.entity_name) == ("instance", name)]
     assert [one.action for one in created] == [PolicyAction.CREATED]
+    # And so does the one that came too late, whichever replica it came to.
+    tried = [one.action for one in changes if (one.entity_kind, one.entity_name) == ("enrolment", name)]
+    assert tried == [PolicyAction.CREATED, PolicyAction.REFUSED]

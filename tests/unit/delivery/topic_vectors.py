@@ -122,6 +122,8 @@ def notices() -> dict[str, Any]:
     cases = [
         (_notice(rotation, superseded=(newer,), catalog_seq=25), {"lease/a": "drain"}),
         (_notice(rotation, superseded=(newer,), catalog_seq=20), {}),
+        # The second lease did not know of it, and has the version that is good.
+        (_notice(rotation, superseded=(newer,), catalog_seq=26), {"lease/a": "drain"}),
         (_notice(revocation, superseded=(none,), catalog_seq=26), {"lease/a": "kill", "lease/b": "kill"}),
         (_notice(revocation, ended=("grant/1",), policy_seq=12), {"lease/a": "kill"}),
         (

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.policy.domain.enrolments import TOKEN_PREFIX
+from services.policy.commands.refusals import MOST, RefusalAllowance
+from services.policy.domain.enrolments import TOKEN_PREFIX, Enrolment, EnrolmentRecord
 from shared.crypto.sealing import SealingKey
 from shared.crypto.signing import SigningKey
 from shared.delivery.enrolment import certify_sealing_key
+from shared.events.changes import PolicyAction
 from shared.events.policy import InstanceRecord, InstanceState
 from tests.unit.policy.front import HANDOUT, Front
 from tests.unit.policy.stories import NOON
@@ -36,7 +38,10 @@ class Gateway:
 
 
 @pytest.fixture
-def front() -> Front:
+def front(monkeypatch: pytest.MonkeyPatch) -> Front:
+    # The application outlives a test: what was refused in another one must not count here.
+    fresh, admits = RefusalAllowance(), RefusalAllowance.admits
+    monkeypatch.setattr(RefusalAllowance, "admits", lambda _, enrolment: admits(fresh, enrolment))
     return Front()
 
 
@@ -210,3 +215,70 @@ async def test_a_request_that_is_none_never_quotes_its_token(front: Front) -> No
         reply = await front.send("POST", "/v1/enrol", json.dumps(broken).encode(), token="")
         assert reply.status in {400, 413}
         assert b"hunter2" not in reply.body
+
+
+def refusals(front: Front) -> list[tuple[str, str]]:
+    """What is on record of tokens that were refused: the enrolment and its name."""
+    return [(one.entity_id, one.entity_name) for one in front.world.ledger.events if one.action is PolicyAction.REFUSED]
+
+
+async def test_a_refused_token_is_on_record_and_changes_nothing(front: Front, promise: Mapping[str, Any]) -> None:
+    await enrol(front, Gateway(), promise["token"])
+    before = front.world.ledger.events[-1]
+    await enrol(front, Gateway(), promise["token"], expect=401)
+    assert refusals(front) == [(promise["entity_id"], "gateway-1")]
+    told = front.world.ledger.events[-1]
+    assert (told.seq, told.ended, told.actor.subject) == (before.seq + 1, (), "enrolment")
+    assert promise["token"] not in told.model_dump_json()
+
+
+async def test_a_flood_makes_few_records_and_made_up_tokens_hide_no_stolen_one(
+    front: Front, promise: Mapping[str, Any]
+) -> None:
+    await enrol(front, Gateway(), promise["token"])
+    for number in range(3 * MOST):
+        await enrol(front, Gateway(), f"{TOKEN_PREFIX}{number}", expect=401)
+    assert refusals(front) == [], "of a token that nobody promised there is nothing to say"
+    for _ in range(3 * MOST):
+        await enrol(front, Gateway(), promise["token"], expect=401)
+    assert refusals(front) == [(promise["entity_id"], "gateway-1")] * MOST
+
+
+async def test_who_comes_too_late_is_on_record(front: Front, promise: Mapping[str, Any]) -> None:
+    front.world.ledger.now = NOON + timedelta(days=1)
+    await enrol(front, Gateway(), promise["token"], expect=401)
+    assert refusals(front) == [(promise["entity_id"], "gateway-1")]
+
+
+async def test_a_request_that_proves_no_keys_is_refused_before_any_record(
+    front: Front, promise: Mapping[str, Any]
+) -> None:
+    await enrol(front, Gateway(), promise["token"], expect=400, sealing_key=Gateway().sealing.public.to_base64())
+    assert refusals(front) == []
+
+
+def promised(name: str) -> Enrolment:
+    record = EnrolmentRecord(id=f"enrolment/{name}", name=name, token_sha256="", created_at=NOON, expires_at=NOON)
+    return Enrolment(record=record, instance_id=None, seq=1, event_id="change/1")
+
+
+def test_the_allowance_is_for_each_enrolment_and_comes_back_with_time() -> None:
+    moment = 0.0
+    allowance, one = RefusalAllowance(most=2, window_s=60, clock=lambda: moment), promised("one")
+    assert [allowance.admits(one) for _ in range(3)] == [True, True, False]
+    assert [allowance.admits(None) for _ in range(3)] == [True, True, False]
+    assert allowance.admits(promised("two"))
+    moment = 59.9
+    assert not allowance.admits(one)
+    moment = 60.1
+    assert [allowance.admits(one) for _ in range(3)] == [True, True, False]
+
+
+def test_the_allowance_forgets_enrolments_that_it_said_nothing_of_lately() -> None:
+    moment = 0.0
+    allowance = RefusalAllowance(clock=lambda: moment)
+    for number in range(1000):
+        allowance.admits(promised(str(number)))
+    moment = 61.0
+    allowance.admits(promised("new"))
+    assert set(allowance._said) == {"enrolment/new"}
