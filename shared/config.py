@@ -119,6 +119,11 @@ class CommonSettings(_Settings):
     kafka_replication: int = Field(3, ge=1, description="replicas of each topic; 1 is for development")
     policy_key: str = Field("", description="base64 Ed25519 public key that signs the records of `policy`")
     catalog_key: str = Field("", description="base64 Ed25519 public key that signs the records of `catalog`")
+    resolver_keys: str = Field(
+        "",
+        description="base64 Ed25519 public keys of the resolvers, comma separated: they vouch for the receipts of "
+        "instances of the profile https; empty: nobody does",
+    )
 
 
 class HttpSettings(_Settings):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import structlog
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp
 
 from shared.config import HttpSettings, Misconfigured, Mode
 from shared.health import Readiness
+from shared.origins import is_loopback
 from shared.problems import BodyLimit, install_problem_handlers
 
 _log = structlog.get_logger(__name__)
@@ -105,21 +105,13 @@ def application(title: str, *, lifespan: Lifespan, readiness: Readiness) -> Fast
 
 def check_listening(mode: Mode, http: HttpSettings) -> None:
     """Refuse plain HTTP outside loopback in production: requests carry the subject's token."""
-    if mode is Mode.PRODUCTION and not _is_loopback(http.host) and http.tls_certificate is None:
+    if mode is Mode.PRODUCTION and not is_loopback(http.host) and http.tls_certificate is None:
         raise Misconfigured(f"Listening on {http.host} needs a TLS certificate and key in production mode.")
     if (http.tls_certificate is None) != (http.tls_key is None):
         raise Misconfigured("TLS needs both, a certificate and its key.")
     for file in (http.tls_certificate, http.tls_key):
         if file is not None and not file.is_file():
             raise Misconfigured(f"{file} is not there: TLS needs a certificate and its key.")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # A name may resolve to anything, and to something else tomorrow; only this one is reserved (RFC 6761 §6.3).
-        return host == "localhost"
 
 
 async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Background) -> int:
@@ -152,6 +144,20 @@ async def serve(app: ASGIApp, *, mode: Mode, http: HttpSettings, background: Bac
     finally:
         watcher.cancel()
     return EXIT_FAILED if background.failed.is_set() or not server.started else 0
+
+
+class _WithoutSignals(uvicorn.Server):
+    """A second server of one process: signals are for the first one, which stops everything."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+def without_signals(config: uvicorn.Config) -> uvicorn.Server:
+    """A server that somebody else tells to stop (`should_exit`)."""
+    return _WithoutSignals(config)
 
 
 async def _stop_when_failed(server: uvicorn.Server, background: Background) -> None:

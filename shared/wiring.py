@@ -15,6 +15,7 @@ from shared.bus.connection import KafkaSettings, TopicsUnsuitable, ensure_topics
 from shared.bus.outages import is_outage
 from shared.config import AdminSettings, CommonSettings, Misconfigured, Mode, read_secret_file
 from shared.crypto.signing import VerifyKey
+from shared.delivery.receipts import Resolvers
 from shared.errors import Unavailable, cut
 from shared.identity import JwksFetcher, TokenVerifier, TrustedIssuer
 from shared.projection.records import Authority
@@ -73,6 +74,15 @@ def pinned_authority(text: str, *, setting: str) -> Authority:
     except ValueError:
         raise Misconfigured(f"{setting} must be an Ed25519 public key (base64url).") from None
     return Authority({key.key_id: key})
+
+
+def pinned_resolvers(text: str) -> Resolvers:
+    """Those who vouch for receipts of the profile `https`, by their public keys (base64url, comma separated)."""
+    try:
+        keys = [VerifyKey.from_base64(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise Misconfigured("KEYFOB_RESOLVER_KEYS must be public keys (base64url), comma separated.") from None
+    return Resolvers({key.key_id: key for key in keys})
 
 
 def admin_guard(admin: AdminSettings, session: aiohttp.ClientSession, *, mode: Mode) -> AdminGuard:

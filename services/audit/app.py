@@ -25,6 +25,7 @@ from shared.bus.effects import Consumption, EffectsBroker, consume_batches, effe
 from shared.bus.group_progress import GroupProgress
 from shared.config import AdminSettings, CommonSettings, DatabaseSettings
 from shared.database import engine_for, sessions_for
+from shared.delivery.receipts import Resolvers
 from shared.egress import guarded_session
 from shared.health import Readiness
 from shared.outbox.commits import CommitLog
@@ -34,7 +35,15 @@ from shared.projection.records import Authority
 from shared.replica import Replica
 from shared.serving import Background, application, serve
 from shared.telemetry import configure
-from shared.wiring import Tell, admin_guard, kafka_settings, nobody_guard, pinned_authority, until_done
+from shared.wiring import (
+    Tell,
+    admin_guard,
+    kafka_settings,
+    nobody_guard,
+    pinned_authority,
+    pinned_resolvers,
+    until_done,
+)
 
 TITLE: Final = "Keyfob audit"
 SCHEMA: Final = "keyfob_audit"
@@ -69,12 +78,13 @@ class Signers:
 
     directory: InstanceDirectory
     authority: Authority
+    resolvers: Resolvers
 
     def signer_of(self, instance_id: str) -> Signer | None:
         """The instance that may sign under this id, if policy really enrolled it."""
         known = self.directory.snapshot.get(instance_id)
-        key = known.key(self.authority) if known is not None else None
-        return None if known is None or key is None else Signer(known.name, key)
+        voucher = known.voucher(self.authority, self.resolvers) if known is not None else None
+        return None if known is None or voucher is None else Signer(known.name, voucher)
 
     async def caught_up(self) -> None:
         """Return once everything that policy had said at the call is known."""
@@ -91,11 +101,12 @@ def build(
     # Without alarms of its own: the notifier reads the same records and tells people once.
     directory = InstanceDirectory(kafka)
     authority = pinned_authority(common.policy_key, setting="KEYFOB_POLICY_KEY")
+    signers = Signers(directory, authority, pinned_resolvers(common.resolver_keys))
     # A key for all: one log is one partition, and so one order.
     relay = Relay(database=settings.database(), schema=SCHEMA, kafka=kafka, state_topic=topics.AUDIT, log_key=LOG)
 
     broker = effects_broker(kafka)
-    consumptions = _consumptions(broker, begin, Signers(directory, authority), max_messages=settings.batch)
+    consumptions = _consumptions(broker, begin, signers, max_messages=settings.batch)
     progress = GroupProgress(kafka, topic=topics.ACCESS, group=group_of(topics.ACCESS))
     echoes = EchoWatch(begin, progress, now, settings.echoes_every_s)
 

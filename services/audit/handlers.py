@@ -42,7 +42,6 @@ from services.audit.domain.streams import (
 )
 from shared.bus.cloudevents import Message, decode
 from shared.bus.effects import Ack, Outcome
-from shared.delivery.receipts import receipt_verifies
 from shared.events.access import AccessRecord
 from shared.events.alerts import Alert
 from shared.events.changes import PolicyChange, VaultChange
@@ -205,7 +204,7 @@ class ReceiptTrail:
 
     def _genuine(self, message: Message, receipt: GatewayReceipt) -> Genuine | None:
         signer = self.instances.signer_of(receipt.instance_id)
-        if signer is None or not receipt_verifies(message, receipt, signer.key):
+        if signer is None or not signer.voucher.vouches(message, receipt):
             _log.warning("receipt-not-believed", instance=receipt.instance_id)
             return None
         return Genuine(receipt, signer.name, trace_id_of(message))

@@ -45,7 +45,7 @@ from shared.projection.instances import Instances
 from shared.replica import Replica
 from shared.serving import Background, Work, application, serve
 from shared.telemetry import configure
-from shared.wiring import Tell, admin_guard, kafka_settings, nobody_guard, pinned_authority
+from shared.wiring import Tell, admin_guard, kafka_settings, nobody_guard, pinned_authority, pinned_resolvers
 
 TITLE: Final = "Keyfob notifier"
 SCHEMA: Final = "keyfob_notifier"
@@ -88,10 +88,10 @@ def build(
     heard, changed, noted, quiet = Heard(), Pulse(), Pulse(), Quiet()
     alarm = Alarm(send, now)
     directory = InstanceDirectory(kafka, on_alert=lambda one: alarm.unreadable(one.topic, one.key, one.reason))
-    receipts = SpreadTopicReader(
-        kafka, topics.RECEIPTS, since=now() - timedelta(seconds=settings.receipts_reach_back_s)
-    )
-    members = Members(directory, receipts, authority, alarm, bounds, now, heard, changed)
+    since = now() - timedelta(seconds=settings.receipts_reach_back_s)
+    receipts = SpreadTopicReader(kafka, topics.RECEIPTS, since=since)
+    vouch = pinned_resolvers(common.resolver_keys)
+    members = Members(directory, receipts, authority, alarm, bounds, now, heard, changed, vouch)
     ticker = Ticker(lambda: directory.snapshot, directory.moved, send, authority, alarm)
     kept = timedelta(days=settings.keep_days)
     settling = Settling(begin, heard, changed, noted, bounds, now, settings.settle_every_s, kept)

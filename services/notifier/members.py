@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -22,7 +22,7 @@ from services.notifier.domain.receipts import Heard, live_runs
 from services.notifier.domain.times import written_at
 from services.notifier.pulse import Pulse
 from shared.bus.cloudevents import Message, Unreadable, decode
-from shared.delivery.receipts import receipt_verifies
+from shared.delivery.receipts import Nobody, Resolvers
 from shared.errors import Unavailable
 from shared.events.receipts import GatewayReceipt, ResolverReceipt
 from shared.projection.instances import Instances, KnownInstance
@@ -67,6 +67,8 @@ class Members:
     clock: Clock
     heard: Heard
     changed: Pulse
+    resolvers: Resolvers = field(default_factory=Resolvers)
+    """Vouch for instances of the profile `https`."""
 
     async def expected(self, published: Sequence[Published], notes: Notes) -> tuple[Published, ...]:
         """The port `Expected`: everybody who must act on these notices."""
@@ -135,9 +137,12 @@ class Members:
     def _is_genuine(
         self, message: Message, receipt: GatewayReceipt, instance: KnownInstance | None, heard_at: datetime
     ) -> bool:
-        key = None if instance is None else instance.key(self.authority)
-        if key is not None and receipt_verifies(message, receipt, key):
+        voucher = None if instance is None else instance.voucher(self.authority, self.resolvers)
+        if voucher is not None and voucher.vouches(message, receipt):
             return True
+        # It goes on saying what it always said; what that is worth now, people know who banned it.
+        if isinstance(voucher, Nobody):
+            return False
         # Of an instance that was removed before this replica started, nothing is left to verify with.
         if instance is None or instance.typed is not None:
             self.alarm.raise_(forged_receipt(receipt.instance_id, known=instance is not None, at=heard_at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.policy.api import changes, entities, exposure, instances, subjects
 from services.policy.api.desk import Desk, Handout
 from services.policy.catalog import CatalogReferences
+from services.policy.instance_ca import load_instance_ca
 from services.policy.ledger import PgLedger
 from services.policy.settings import PolicySettings
 from services.policy.signing import PolicyKey
@@ -68,6 +70,7 @@ class Service:
 def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
     """Wire one replica. Nothing is connected before the application starts. `session` fetches issuers' keys."""
     common, policy = settings.common, settings.policy
+    policy.check_origins(common.mode)
     key = _policy_key(settings)
     # Fetched for subjects only: administrators have an issuer of their own, in settings, so that a mistake in policy's
     # entries can't lock out whoever has to mend it.
@@ -87,6 +90,11 @@ def build(settings: Settings, session: aiohttp.ClientSession) -> Service:
         guard=admin_guard(settings.admin, session, mode=common.mode),
         subjects=Subjects(ledger, TokenVerifier(fetch_jwks=fetch)),
         handout=_handout(settings, key),
+        instance_ca=load_instance_ca(
+            policy.instance_ca_key_file,
+            policy.instance_ca_file,
+            lifetime=timedelta(days=policy.instance_certificate_days),
+        ),
         allow_http=common.mode is Mode.DEVELOPMENT,
         allowed_variables=policy.allows(),
     )
@@ -205,6 +213,7 @@ def _handout(settings: Settings, key: PolicyKey) -> Handout:
         resolver_urls=settings.policy.told_resolver_urls(),
         broker=settings.policy.gateway_kafka_bootstrap or settings.common.kafka_bootstrap,
         notifier=settings.policy.notifier_url or None,
+        https_urls=settings.policy.told_https_urls(),
     )
 
 

@@ -61,8 +61,13 @@ class ResolveRoute:
 
 async def answered(resolve: Resolve, audience: str, scope: Scope, body: bytes) -> bytes:
     """The sealed answer to one request; only `KeyfobError` comes out, whatever happened."""
+    return await answered_call(resolve, _call(scope, audience, body))
+
+
+async def answered_call(resolve: Resolve, call: Call) -> bytes:
+    """The answer to one call; only `KeyfobError` comes out, whatever happened."""
     try:
-        return await resolve(_call(scope, audience, body))
+        return await resolve(call)
     except KeyfobError:
         raise
     except Exception as error:  # noqa: BLE001 - the edge: the type is all that may be told
@@ -84,15 +89,25 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _call(scope: Scope, audience: str, body: bytes) -> Call:
-    headers = _headers(scope)
-    scheme, _, token = _text(headers.get(b"authorization", b"")).partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise TokenInvalid("This needs an access token in the Authorization header.")
+    headers, token = _headers(scope), bearer_token(scope)
     assertion = _text(headers.get(_ASSERTION_HEADER, b""))
     if not assertion:
         raise AssertionInvalid(f"This needs an assertion in the {HEADER} header.")
     request = Request(method=scope["method"], target=_target(scope), audience=audience, body=body, token=token)
     return Call(request, assertion, _traceparent(headers))
+
+
+def bearer_token(scope: Scope) -> str:
+    """The subject's token; `TokenInvalid` where there is none."""
+    scheme, _, token = _text(_headers(scope).get(b"authorization", b"")).partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise TokenInvalid("This needs an access token in the Authorization header.")
+    return token
+
+
+def traceparent_of(scope: Scope) -> str | None:
+    """The caller's trace context, if it is one."""
+    return _traceparent(_headers(scope))
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:

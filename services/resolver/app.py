@@ -21,6 +21,7 @@ from services.resolver.custody.value_routes import value_routes
 from services.resolver.custody.wiring import Custody, custody_of
 from services.resolver.decisions import Decisions
 from services.resolver.explaining import Explainer, routes
+from services.resolver.https_only.wiring import HttpsOnly, described, https_only_of
 from services.resolver.reads import Reads
 from services.resolver.receipts import Receipts
 from services.resolver.records import AccessRecorder
@@ -40,6 +41,7 @@ from shared.crypto.signing import SigningKey
 from shared.egress import Egress, guarded_session
 from shared.health import Readiness
 from shared.identity import JwksFetcher, TokenVerifier
+from shared.origins import checked_origins
 from shared.serving import Background, Lifespan, application, serve
 from shared.telemetry import configure
 from shared.wiring import admin_guard, kafka_settings, nobody_guard, topics_ready
@@ -104,6 +106,7 @@ class Replica:
     bus: Bus
     resolver: Resolver
     lifespan: Lifespan
+    https_only: HttpsOnly | None = None
 
     @property
     def knowledge(self) -> ProjectedKnowledge:
@@ -124,6 +127,7 @@ async def main() -> int:
 async def replica(settings: Settings) -> AsyncIterator[Replica]:
     """Everything of a replica. Only its keys are looked at; nothing else is connected before its application starts."""
     common, own = settings.common, settings.resolver
+    checked_origins(own.audience, mode=common.mode, setting="KEYFOB_RESOLVER_AUDIENCE")
     trust = pinned(policy_key=common.policy_key, catalog_key=common.catalog_key)
     signing_key = _signing_key(own)
     bus = _bus(common, own, trust)
@@ -153,23 +157,31 @@ async def replica(settings: Settings) -> AsyncIterator[Replica]:
         )
         # Before anything is answered: keys that don't fit end the start.
         async with contextlib.nullcontext() if kept is None else kept.opened():
-            yield _served(resolver, bus, kept, routers, audience=settings.audience)
+            yield _served(resolver, bus, kept, routers, settings)
 
 
 def _served(
-    resolver: Resolver, bus: Bus, kept: Custody | None, routers: Iterable[APIRouter], *, audience: str
+    resolver: Resolver, bus: Bus, kept: Custody | None, routers: Iterable[APIRouter], settings: Settings
 ) -> Replica:
-    background, readiness = Background(), Readiness()
+    background, readiness, audience = Background(), Readiness(), settings.audience
     readiness.add("bus", bus.not_ready)
+    tls, policy_key = settings.resolver.mutual_tls(), settings.common.policy_key
+    plain = https_only_of(tls, resolver, bus.kafka, readiness, policy_key=policy_key)
+    if plain is not None:
+        readiness.add("notices", lambda: plain.feed.trouble)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         background.start("bus", bus.run)
         if kept is not None:
             kept.begin(background)
+        if plain is not None:
+            plain.begin(background)
         try:
             yield
         finally:
+            if plain is not None:
+                await plain.end()
             # Nothing is answered any more: what was said about answers must still arrive.
             resolver.budget.close()
             await bus.recorder.flush()
@@ -180,7 +192,7 @@ def _served(
     for router in routers:
         rest.include_router(router)
     route = ResolveRoute(resolver.resolve, audience, rest)
-    return Replica(app=route, background=background, bus=bus, resolver=resolver, lifespan=lifespan)
+    return Replica(app=route, background=background, bus=bus, resolver=resolver, lifespan=lifespan, https_only=plain)
 
 
 def _bus(common: CommonSettings, own: ResolverSettings, trust: Trust) -> Bus:
@@ -229,6 +241,11 @@ def openapi() -> dict[str, Any]:
     for router in (routes(_explains_nothing(), nobody), key_routes(None, nobody), value_routes(None, nobody)):
         app.include_router(router)
     return app.openapi()
+
+
+def https_only_openapi() -> dict[str, Any]:
+    """The same of the second listener."""
+    return described()
 
 
 def _explains_nothing() -> Explainer:

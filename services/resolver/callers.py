@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import structlog
 
+from services.resolver.case import Proved
 from services.resolver.domain.facts import Evidence, Idp, Instance
 from services.resolver.domain.policy_state import PolicyState
 from services.resolver.trust import Trust
 from shared.crypto.sealing import SealingPublicKey
 from shared.crypto.signing import VerifyKey
 from shared.delivery import ReplayWindow, Request, VerifiedAssertion, verify_assertion, verify_certificate
-from shared.errors import SignatureInvalid
+from shared.delivery.certificates import PeerCertificate, thumbprint_of
+from shared.errors import AssertionInvalid, SignatureInvalid
+from shared.events.policy import DeliveryProfile
 from shared.identity import Subject, TokenVerifier, TrustedIssuer
 
 _log = structlog.get_logger(__name__)
+
+
+class CertificateRefusal(StrEnum):
+    """Why a certificate was refused that the authority signed: safe to log and to count."""
+
+    UNKNOWN_INSTANCE = "unknown-instance"
+    INACTIVE = "not-active-in-this-profile"
+    ANOTHER = "another-certificate"
+
+
+class CertificateRefused(AssertionInvalid):
+    """`AssertionInvalid` with its reason for records; what the caller is told is always the same."""
+
+    title = "The client certificate is not that of an instance that may act here"
+
+    def __init__(self, reason: CertificateRefusal) -> None:
+        """Keep the reason; the detail stays the constant one."""
+        super().__init__()
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +62,14 @@ class Instances:
     seen: ReplayWindow = field(default_factory=ReplayWindow)
     _keys: dict[str, InstanceKeys] = field(default_factory=dict)
 
-    def verify(self, assertion: str, request: Request, policy: PolicyState) -> VerifiedAssertion:
-        """The verified assertion; `AssertionInvalid` for unknown, banned and untrusted instances among others."""
+    def verify(self, proof: str | PeerCertificate, request: Request, policy: PolicyState) -> Proved:
+        """The proof, verified; `AssertionInvalid` for unknown, banned and untrusted instances among others."""
+        if isinstance(proof, PeerCertificate):
+            self.admit(proof, policy)
+            return proof
+        return self._asserted(proof, request, policy)
 
+    def _asserted(self, assertion: str, request: Request, policy: PolicyState) -> VerifiedAssertion:
         def key_of(instance_id: str) -> VerifyKey | None:
             instance = policy.instance(instance_id)
             keys = None if instance is None else self.keys(instance)
@@ -49,12 +78,12 @@ class Instances:
         return verify_assertion(assertion, request, key_of=key_of, seen=self.seen, now=self.clock())
 
     def keys(self, instance: Instance) -> InstanceKeys | None:
-        """The instance's keys; None while it is banned, untrusted, or its sealing key isn't its own."""
+        """The instance's keys; None while it is banned, untrusted, without any, or its sealing key isn't its own."""
         kept = self._keys.get(instance.id)
         # By identity: another record of the same instance, with other keys, is another object.
         if kept is not None and kept.evidence is instance.evidence:
             return kept if instance.active else None
-        if not instance.active or not self.trust(instance.evidence):
+        if not self._may_act(instance, DeliveryProfile.SEALED):
             return None
         try:
             keys = _checked(instance)
@@ -64,6 +93,29 @@ class Instances:
             return None
         self._keys[instance.id] = keys
         return keys
+
+    def admit(self, peer: PeerCertificate, policy: PolicyState) -> Instance:
+        """The instance whose certificate a peer proved; `CertificateRefused` for any other peer.
+
+        1. Find the instance that the certificate names.
+        2. It is active, of the profile `https`, and policy signed its record.
+        3. The certificate is the one in its record, and not another that the authority signed.
+        """
+        # 1.
+        instance = policy.instance(peer.instance_id)
+        if instance is None:
+            raise CertificateRefused(CertificateRefusal.UNKNOWN_INSTANCE)
+        # 2.
+        if not self._may_act(instance, DeliveryProfile.HTTPS):
+            raise CertificateRefused(CertificateRefusal.INACTIVE)
+        # 3.
+        if not hmac.compare_digest(thumbprint_of(instance.certificate), peer.thumbprint):
+            raise CertificateRefused(CertificateRefusal.ANOTHER)
+        return instance
+
+    def _may_act(self, instance: Instance, delivery: DeliveryProfile) -> bool:
+        # By its own door only: the profile that the admin fixed is part of who an instance is.
+        return instance.active and instance.delivery is delivery and self.trust(instance.evidence)
 
 
 def _checked(instance: Instance) -> InstanceKeys:

@@ -16,19 +16,32 @@ from services.resolver.domain.versions import superseded
 from services.resolver.entries import Entry, RecordedItem
 from services.resolver.sources.port import ReadValue
 from shared.delivery import AssertionRefused, Request, VerifiedAssertion
+from shared.delivery.certificates import PeerCertificate
 from shared.delivery.messages import ResolveRequest
 from shared.errors import KeyfobError
 from shared.events.access import Phase
+from shared.events.policy import DeliveryProfile
 from shared.identity import Subject
+
+Proved = VerifiedAssertion | PeerCertificate
+"""What proved the instance; both know its id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it came. `traceparent` is the caller's W3C trace context."""
+    """One request as it came: with an assertion, or over a connection whose peer proved a certificate.
+
+    `traceparent` is the caller's W3C trace context.
+    """
 
     request: Request
-    assertion: str
+    proof: str | PeerCertificate
     traceparent: str | None = None
+
+    @property
+    def delivery(self) -> DeliveryProfile:
+        """The door that it came to; whether the instance may use that one is another question."""
+        return DeliveryProfile.SEALED if isinstance(self.proof, str) else DeliveryProfile.HTTPS
 
     @property
     def trace_id(self) -> str:
@@ -50,7 +63,7 @@ class CaseRefused(Exception):
 class Caller:
     """Who asks, both proved, and the two records that the proofs rest on."""
 
-    assertion: VerifiedAssertion
+    proved: Proved
     subject: Subject
     instance: Instance | None
     idp: Idp | None
@@ -60,7 +73,7 @@ class Caller:
         policy = snapshot.policy
         # By identity again: a record that was replaced with equal content is looked at anew.
         return (
-            policy.instance(self.assertion.instance_id) is self.instance
+            policy.instance(self.proved.instance_id) is self.instance
             and policy.idps.get(self.subject.idp_id) is self.idp
         )
 
@@ -72,7 +85,7 @@ class Case:
     call: Call
     wish: ResolveRequest
     id: str = field(default_factory=lambda: f"resolution/{secrets.token_hex(16)}")
-    assertion: VerifiedAssertion | None = None
+    proved: Proved | None = None
     unproved: AssertionRefused | None = None
     """Why the assertion did not count."""
     subject: Subject | None = None
@@ -85,13 +98,13 @@ class Case:
     @property
     def instance_id(self) -> str | None:
         """Who asks; where the assertion did not count, who had signed it."""
-        proof = self.assertion or self.unproved
+        proof = self.proved or self.unproved
         return None if proof is None else proof.instance_id
 
     @property
     def asserted(self) -> str:
         """What records call the assertion that it came with: one that counts, or that was seen before."""
-        proof = self.assertion or self.unproved
+        proof = self.proved or self.unproved
         return proof.digest if isinstance(proof, VerifiedAssertion | AssertionRefused) else ""
 
     @property
@@ -119,6 +132,7 @@ class Case:
             resolution_id=self.id,
             instance_id=self.instance_id,
             instance_name=self._instance_name(),
+            delivery=self.call.delivery,
             subject=(subject.idp_id, subject.subject) if subject else None,
             groups=(plan.group,) if plan else (),
             server_id=plan.server.id if plan else None,

@@ -14,6 +14,7 @@ import orjson
 
 from shared.bus.cloudevents import CONTENT_TYPE, SPEC_VERSION
 from shared.events.access import AccessRecord, Phase
+from shared.events.policy import DeliveryProfile
 
 Headers = list[tuple[str, bytes]]
 
@@ -64,6 +65,7 @@ class Entry:
     resolution_id: str
     instance_id: str | None = None
     instance_name: str = ""
+    delivery: DeliveryProfile = DeliveryProfile.SEALED
     subject: tuple[str, str] | None = None
     groups: tuple[str, ...] = ()
     server_id: str | None = None
@@ -93,6 +95,7 @@ class Entry:
         if self.instance_id is not None:
             said["instance_id"] = self.instance_id
         said["instance_name"] = self.instance_name
+        said["delivery"] = self.delivery
         if self.subject is not None:
             idp_id, subject = self.subject
             said["subject"] = {"idp_id": idp_id, "subject": subject, "groups": self.groups}

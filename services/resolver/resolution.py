@@ -32,7 +32,8 @@ from services.resolver.sources.local import LocalReader, NothingKept
 from services.resolver.sources.port import ReadFailed, ReadValue
 from services.resolver.state import Knowledge
 from shared.crypto.signing import SigningKey
-from shared.delivery import AssertionRefused, request_hash
+from shared.delivery import AssertionRefused, VerifiedAssertion, request_hash
+from shared.delivery.certificates import PeerCertificate
 from shared.delivery.messages import ResolveRequest, parse_request
 from shared.errors import AssertionInvalid, NotFresh, RecordFailed, SourceUnavailable, TokenInvalid, Unavailable
 from shared.events.access import Phase
@@ -81,7 +82,7 @@ class Resolver:
         snapshot = case.snapshot = self.knowledge.snapshot()
         call = case.call
         try:
-            case.assertion = self.instances.verify(call.assertion, call.request, snapshot.policy)
+            case.proved = self.instances.verify(call.proof, call.request, snapshot.policy)
             case.subject = await self.subjects.verify(call.request.token, snapshot.policy)
         except (AssertionInvalid, TokenInvalid) as error:
             case.unproved = error if isinstance(error, AssertionRefused) else None
@@ -89,8 +90,8 @@ class Resolver:
         except Unavailable as error:
             raise CaseRefused("issuer-unreachable", error) from None
         policy = snapshot.policy
-        instance, idp = policy.instance(case.assertion.instance_id), policy.idps.get(case.subject.idp_id)
-        return Caller(case.assertion, case.subject, instance, idp)
+        instance, idp = policy.instance(case.proved.instance_id), policy.idps.get(case.subject.idp_id)
+        return Caller(case.proved, case.subject, instance, idp)
 
     async def _reach_floor(self, case: Case) -> None:
         """Never answer from less than what the instance has seen in notices."""
@@ -108,7 +109,7 @@ class Resolver:
         decided = self.decisions.decide(
             snapshot,
             Person(idp_id=subject.idp_id, subject=subject.subject, groups=subject.groups),
-            caller.assertion.instance_id,
+            caller.proved.instance_id,
             Wish(server=case.wish.server, context=case.wish.context, choices=case.wish.choices),
             token_digest=subject.token_digest,
             now=datetime.fromtimestamp(now, UTC),
@@ -168,7 +169,7 @@ class Resolver:
             newest = self._decide_again(case, caller, plan)
             behind = case.behind(newest.items)
             if not behind:
-                return self._seal(case, caller, newest, position)
+                return self._closed(case, caller, newest, position)
             if reads < MOST_READS:
                 await self._read_again(case, newest, behind)
         raise CaseRefused("source-behind", SourceUnavailable("The secret manager still gives an older version."))
@@ -223,15 +224,27 @@ class Resolver:
         case.grant(newest, renew(case.leases, newest))
         return newest
 
-    def _seal(self, case: Case, caller: Caller, plan: Plan, position: Position) -> bytes:
-        keys = self.instances.keys(plan.instance)
-        if keys is None:
-            raise CaseRefused("instance-inactive", AssertionInvalid())
+    def _closed(self, case: Case, caller: Caller, plan: Plan, position: Position) -> bytes:
+        """The answer as it leaves: sealed to who asserted, or as it is to who proved a certificate."""
         release = Release(
             plan=plan, subject=caller.subject, leases=case.leases, values=tuple(case.values), record=position
         )
-        request = request_hash(caller.assertion.raw, case.call.request.body)
-        return release.sealed(to=keys.seal, by=self.signing_key, request_hash=request)
+        match caller.proved:
+            case PeerCertificate() as peer:
+                self._admit_again(peer, case)
+                return release.payload()
+            case VerifiedAssertion(raw=raw):
+                keys = self.instances.keys(plan.instance)
+                if keys is None:
+                    raise CaseRefused("instance-inactive", AssertionInvalid())
+                request = request_hash(raw, case.call.request.body)
+                return release.sealed(to=keys.seal, by=self.signing_key, request_hash=request)
+
+    def _admit_again(self, peer: PeerCertificate, case: Case) -> None:
+        try:
+            self.instances.admit(peer, case.snapshot.policy)
+        except AssertionInvalid as error:
+            raise CaseRefused("instance-inactive", error) from None
 
 
 def _changed() -> NotFresh:

@@ -250,7 +250,7 @@ class EnrolAnswer(_Answer):
     """Addresses by purpose (`broker`, `resolver`); no credentials."""
 
 
-Body = TypeVar("Body", ResolveRequest, EnrolRequest)
+Body = TypeVar("Body", bound=BaseModel)
 
 
 def parse_request(body: bytes, kind: type[Body]) -> Body:

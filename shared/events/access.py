@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared import topics
 from shared.events.contract import Contract, Id, Instant, Name, Seq
+from shared.events.policy import DeliveryProfile
 
 FIRST_PREV = "0" * 64
 
@@ -67,6 +68,8 @@ class AccessRecord(Contract):
     """Joins an outcome to its authorisation."""
     instance_id: Id | None = None
     instance_name: str = ""
+    delivery: DeliveryProfile = DeliveryProfile.SEALED
+    """The profile of the instance's door: sealed answers, or TLS alone."""
     subject: AccessSubject | None = None
     server_id: Id | None = None
     server_name: str = ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared import topics
 from shared.events.contract import Id, Instant, Name, StateRecord
@@ -169,24 +169,47 @@ class InstanceState(StrEnum):
     BANNED = "banned"
 
 
+class DeliveryProfile(StrEnum):
+    """How an instance speaks with Keyfob: fixed by the admin at enrolment, never read from a request."""
+
+    SEALED = "sealed"
+    """Answers sealed to the instance and signed, notices from the topic, receipts that it signs itself."""
+    HTTPS = "https"
+    """Mutual TLS, answers that are not sealed, notices and receipts over HTTP."""
+
+
 class InstanceRecord(PolicyRecord):
-    """One enrolled gateway. Labels and servers are fixed by the admin at enrolment, never read from a request.
+    """One enrolled gateway. Labels, servers and profile are fixed by the admin at enrolment, never read from a request.
 
     Keys are base64 of the 32 raw bytes (Ed25519, X25519); `sealing_certificate` is the signing key's signature
-    over the sealing key.
+    over the sealing key. An instance of the profile `https` has none of the three, but `certificate`: base64url of
+    the DER of the X.509 certificate that it, and nobody else, presents.
     """
 
     TYPE: ClassVar[str] = "keyfob.policy.instance.v1"
 
     name: Name
-    signing_key: str
-    sealing_key: str
-    sealing_certificate: str
+    delivery: DeliveryProfile = DeliveryProfile.SEALED
+    signing_key: str = ""
+    sealing_key: str = ""
+    sealing_certificate: str = ""
+    certificate: Annotated[str, StringConstraints(max_length=8192)] = ""
     labels: dict[str, str] = Field(default_factory=dict)
     allowed_servers: tuple[str, ...]
     """Server ids, or `ANY_SERVER`. Empty means none."""
     state: InstanceState = InstanceState.ACTIVE
     enrolled_at: Instant
+
+    @model_validator(mode="after")
+    def _proves_itself_in_one_way(self) -> Self:
+        """Keys or a certificate: one that had both could be spoken for in the profile that it is not in."""
+        keys = (self.signing_key, self.sealing_key, self.sealing_certificate)
+        sealed = all(keys) and not self.certificate
+        https = self.certificate and not any(keys)
+        if not (sealed if self.delivery is DeliveryProfile.SEALED else https):
+            message = f"an instance of the profile {self.delivery} has what that profile needs, and nothing else"
+            raise ValueError(message)
+        return self
 
 
 class TickRecord(PolicyRecord):

@@ -13,7 +13,8 @@ from typing import Final
 from rpds import HashTrieMap
 
 from shared.crypto.signing import VerifyKey
-from shared.events.policy import InstanceRecord, InstanceState, TickRecord
+from shared.delivery.receipts import Itself, Nobody, Resolvers, Voucher
+from shared.events.policy import DeliveryProfile, InstanceRecord, InstanceState, TickRecord
 from shared.events.registry import POLICY_RECORDS, by_type
 from shared.projection.changes import Change, Removed, Upserted
 from shared.projection.records import Authority, TypedRecord
@@ -34,12 +35,22 @@ class KnownInstance:
     since_seq: int
     typed: TypedRecord | None = None
 
-    def key(self, authority: Authority) -> VerifyKey | None:
-        """The key that its receipts are signed with, if policy really said so; a banned instance has one too."""
+    def voucher(self, authority: Authority, resolvers: Resolvers) -> Voucher | None:
+        """Who vouches for its receipts, if policy really enrolled it; of one that is banned, nobody does.
+
+        One that was removed is still believed: taking a gateway out of service is no doubt in its word.
+        """
         if self.typed is None or not authority.verified(self.typed):
             return None
-        record = self.typed.record
-        return VerifyKey.from_base64(record.signing_key) if isinstance(record, InstanceRecord) else None
+        match self.typed.record:
+            case InstanceRecord(state=InstanceState.BANNED):
+                return Nobody()
+            case InstanceRecord(delivery=DeliveryProfile.HTTPS):
+                return resolvers
+            case InstanceRecord(signing_key=key):
+                return Itself(VerifyKey.from_base64(key))
+            case _:
+                return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ def apply_change(before: Instances, change: Change) -> Instances:
 
 def _enrolled(typed: TypedRecord, record: InstanceRecord) -> KnownInstance:
     # Tried at once: a key that is none makes the record unusable now, and not at the first receipt.
-    VerifyKey.from_base64(record.signing_key)
+    if record.delivery is DeliveryProfile.SEALED:
+        VerifyKey.from_base64(record.signing_key)
     return KnownInstance(record.id, record.name, record.state is InstanceState.ACTIVE, typed.seq, typed)
 
 

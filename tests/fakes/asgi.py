@@ -26,6 +26,7 @@ async def call(
     headers: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
     chunk: int = 16 * 1024,
+    state: Mapping[str, Any] | None = None,
 ) -> Reply:
     """One request; the body arrives in chunks, as from a network."""
     path, _, query = target.partition("?")
@@ -41,6 +42,7 @@ async def call(
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
+        "state": dict(state or {}),
     }
     chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)] or [b""]
     events: list[dict[str, Any]] = []

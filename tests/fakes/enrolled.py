@@ -11,9 +11,9 @@ from shared import topics
 from shared.bus.cloudevents import Message, encode
 from shared.bus.signatures import record_signer, to_header
 from shared.crypto.signing import SigningKey
-from shared.delivery.receipts import RECEIPT_DOMAIN
+from shared.delivery.receipts import ATTESTED_DOMAIN, RECEIPT_DOMAIN, Resolvers
 from shared.events.contract import Contract, StateRecord
-from shared.events.policy import InstanceRecord, InstanceState, TickRecord
+from shared.events.policy import DeliveryProfile, InstanceRecord, InstanceState, TickRecord
 from shared.events.receipts import EndedLease, Finding, GatewayReceipt, ResolverReceipt
 from shared.projection.changes import Removed, Upserted, Why
 from shared.projection.instances import Instances, apply_change
@@ -42,6 +42,7 @@ class Gateway:
     key: SigningKey = field(default_factory=SigningKey.generate)
     run: str = "run/1"
     n: int = 0
+    https: bool = False
 
     def receipt(
         self,
@@ -55,6 +56,7 @@ class Gateway:
         released: tuple[str, ...] = (),
         findings: tuple[Finding, ...] = (),
         under: str | None = None,
+        domain: bytes = RECEIPT_DOMAIN,
     ) -> Message:
         receipt = GatewayReceipt(
             instance_id=self.id,
@@ -69,8 +71,9 @@ class Gateway:
             at=at,
         )
         self.n += 1
-        signature = (key or self.key).sign(RECEIPT_DOMAIN, receipt.to_json())
-        return read(receipt, key=self.id if under is None else under, at=at, signature=to_header(signature))
+        signer = key or self.key
+        signature = to_header(signer.sign(domain, receipt.to_json()))
+        return read(receipt, key=self.id if under is None else under, at=at, signature=signature, keyid=signer.key_id)
 
 
 def resolver_receipt(*, at: datetime = T0, **more: Any) -> Message:
@@ -85,16 +88,22 @@ class Enrolled:
     def __init__(self) -> None:
         self.key = SigningKey.generate()
         self.authority = Authority({self.key.key_id: self.key.verify_key})
+        self.resolver_key = SigningKey.generate()
+        self.resolvers = Resolvers({self.resolver_key.key_id: self.resolver_key.verify_key})
         self.snapshot = Instances()
         self.unseen: list[StateRecord] = []
         self.asked = 0
         self.failing: list[Exception] = []
         self.seq = 0
 
-    def enrol(self, name: str, *, seen: bool = True, by: SigningKey | None = None) -> Gateway:
-        gateway = Gateway(f"instance/{name}-{secrets.token_hex(4)}")
+    def enrol(self, name: str, *, seen: bool = True, by: SigningKey | None = None, https: bool = False) -> Gateway:
+        gateway = Gateway(f"instance/{name}-{secrets.token_hex(4)}", https=https)
         self.put(self.record(gateway, name=name), seen=seen, by=by)
         return gateway
+
+    def attested(self, gateway: Gateway, *, by: SigningKey | None = None, **said: Any) -> Message:
+        """A receipt as a resolver passes it on."""
+        return gateway.receipt(key=by or self.resolver_key, domain=ATTESTED_DOMAIN, **said)
 
     def record(self, gateway: Gateway, **more: Any) -> InstanceRecord:
         self.seq += 1
@@ -109,6 +118,9 @@ class Enrolled:
             "allowed_servers": (),
             "enrolled_at": T0,
         }
+        if gateway.https:
+            fields |= {"signing_key": "", "sealing_key": "", "sealing_certificate": ""}
+            fields |= {"delivery": DeliveryProfile.HTTPS, "certificate": "AA"}
         return InstanceRecord.model_validate(fields | more)
 
     def ban(self, gateway: Gateway, *, name: str = "gateway") -> int:

@@ -16,6 +16,7 @@ from shared.events.access import AccessItem, AccessRecord, Phase
 from shared.events.alerts import Alert
 from shared.events.audit import AuditAction, AuditRecord, AuditReference
 from shared.events.changes import PolicyChange, VaultChange, VaultChangeKind
+from shared.events.policy import DeliveryProfile
 from shared.events.receipts import FindingKind, GatewayReceipt
 
 # Spelled out: a phase without a word here is an error, and is never recorded as something else.
@@ -142,9 +143,11 @@ def access_entry(record: AccessRecord, *, digest: str) -> Entry:
 
 
 def _how(record: AccessRecord) -> str:
-    """By which groups, and how many others it stands for."""
+    """By which groups, and through which door where it was not the one that seals."""
     groups = record.subject.groups if record.subject else ()
     said = [f"groups: {', '.join(groups)}"] if groups else []
+    if record.delivery is not DeliveryProfile.SEALED:
+        said.append(f"profile {record.delivery}")
     if record.unrecorded:
         said.append(f"{record.unrecorded} more like it")
     return "; ".join(said)

@@ -13,7 +13,7 @@ from services.audit.domain.entries import Entry
 from services.audit.domain.leases import LeaseFact, Opened
 from services.audit.domain.sightings import Sighting
 from services.audit.domain.streams import Head
-from shared.crypto.signing import VerifyKey
+from shared.delivery.receipts import Voucher
 from shared.events.audit import AuditRecord
 
 LOG = "log/main"
@@ -66,7 +66,8 @@ class Signer:
     """An enrolled instance, as policy signed it."""
 
     name: str
-    key: VerifyKey
+    voucher: Voucher
+    """For its receipts."""
 
 
 class Journal(Protocol):

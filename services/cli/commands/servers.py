@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from cyclopts import App
 
@@ -21,6 +21,18 @@ server = App(name="server", help="Define MCP servers: what runs or is called, an
 instance = App(name="instance", help="Enrol gateways, and shut them out.")
 
 _TABLE = Output()
+_COLUMNS = (
+    "name",
+    "profile",
+    "state",
+    "labels",
+    "allowed_servers",
+    "open_leases",
+    "missing_variables",
+    "last_heard",
+    "id",
+)
+"""Of an instance in a list."""
 
 
 def _definition(  # noqa: PLR0917 - one for each way to say it
@@ -120,6 +132,7 @@ def enrol(
     server: list[str] | None = None,
     any_server: bool = False,
     label: dict[str, str] | None = None,
+    profile: Literal["sealed", "https"] = "sealed",
     expires_in_s: int = 3600,
     out: Output = _TABLE,
 ) -> None:
@@ -137,6 +150,9 @@ def enrol(
         It may run every server, also those defined later.
     label
         Where it runs, fixed from now on: --label.env prod
+    profile
+        How it speaks with Keyfob, fixed from now on: sealed (keys of its own and the broker), or https (a client
+        certificate and nothing else).
     expires_in_s
         How long the token can be used, seconds, a day at most.
     """
@@ -144,7 +160,13 @@ def enrol(
     allowed = ["*"] if any_server else server or []
     if not allowed:
         raise CommandFailed("Say what it may run: --server NAME, or --any-server.")
-    body = {"name": name, "labels": label or {}, "allowed_servers": allowed, "expires_in_s": expires_in_s}
+    body = {
+        "name": name,
+        "delivery": profile,
+        "labels": label or {},
+        "allowed_servers": allowed,
+        "expires_in_s": expires_in_s,
+    }
     # The file first: a token that had no place would lie open at the service, and block the name, until it expires.
     with _private_file(token_file) as file:
         result = api().call("POST", "policy", "/v1/enrolments", body=body)
@@ -177,8 +199,7 @@ def withdraw(name: str, *, out: Output = _TABLE) -> None:
 @instance.command(name="list")
 def list_instances(*, out: Output = _TABLE) -> None:
     """Show all instances: what they may run, what they last said, and which variables they would miss."""
-    columns = ("name", "state", "labels", "allowed_servers", "open_leases", "missing_variables", "last_heard", "id")
-    out.rows(_known(api().every("policy", "/v1/instances")), columns, title="Instances")
+    out.rows(_known(api().every("policy", "/v1/instances")), _COLUMNS, title="Instances")
 
 
 @instance.command(name="show")
@@ -192,7 +213,7 @@ def _known(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
     heard = {item["instance_id"]: item for item in api().every("notifier", "/v1/instances")}
     bindings, variables = api().every("policy", "/v1/bindings"), api().every("policy", "/v1/variables")
     # What policy says wins: the notifier knows what an instance said, not whether it may.
-    items = [{**heard.get(item["id"], {}), **item} for item in instances]
+    items = [{**heard.get(item["id"], {}), **item, "profile": item.get("delivery", "")} for item in instances]
     return [item | {"missing_variables": missing_variables(item, bindings, variables)} for item in items]
 
 

@@ -103,8 +103,10 @@ def openapi_files() -> dict[str, str]:
     from services.audit.app import openapi as audit  # noqa: PLC0415 - services are heavy; events alone need none
     from services.notifier.app import openapi as notifier  # noqa: PLC0415
     from services.policy.app import openapi as policy  # noqa: PLC0415
+    from services.resolver.app import https_only_openapi  # noqa: PLC0415
     from services.resolver.app import openapi as resolver  # noqa: PLC0415
     from services.sync.app import openapi as sync  # noqa: PLC0415
 
     documents = {"audit": audit, "notifier": notifier, "policy": policy, "resolver": resolver, "sync": sync}
+    documents["resolver-https"] = https_only_openapi
     return {f"openapi/{service}.json": _text(document()) for service, document in documents.items()}

@@ -33,8 +33,15 @@ ROLES: dict[str, Role] = {
     ),
     "resolver": Role(
         summary="Resolves references for verified subjects on enrolled instances, and records each access.",
-        reads=(*CATALOG_RECORDS, *POLICY_RECORDS),
-        writes=(access.AccessRecord, receipts.ResolverReceipt, custody.KeyChange, custody.ValueChange),
+        # Notices and gateways' receipts: passed on for those that only speak HTTPS.
+        reads=(*CATALOG_RECORDS, *POLICY_RECORDS, notices.Notice, notices.NoticeTick),
+        writes=(
+            access.AccessRecord,
+            receipts.ResolverReceipt,
+            receipts.GatewayReceipt,
+            custody.KeyChange,
+            custody.ValueChange,
+        ),
     ),
     "notifier": Role(
         summary="Turns changes into notices, and receipts into convergence.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 from shared.events import policy
@@ -27,5 +28,16 @@ VARIANTS: Final[dict[str, Contract]] = {
     "keyfob.policy.binding.v1.local": _binding(policy.LocalValueOrigin(owner=policy.LocalOwner.SUBJECT)),
     "keyfob.policy.binding.v1.environment": _binding(
         policy.EnvironmentOrigin(variable="HOSPITAL_DB_URL", labels={"env": "prod"})
+    ),
+    "keyfob.policy.instance.v1.https": policy.InstanceRecord(
+        id="instance/9d01",
+        seq=12,
+        revision=1,
+        name="gateway-8",
+        delivery=policy.DeliveryProfile.HTTPS,
+        certificate="MIIBtzCCAV2gAwIBAgIU",
+        labels={"env": "prod"},
+        allowed_servers=("server/77aa",),
+        enrolled_at=datetime(2026, 11, 23, 8, 30, tzinfo=UTC),
     ),
 }

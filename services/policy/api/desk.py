@@ -13,6 +13,7 @@ from services.policy.commands.choices import Person
 from services.policy.commands.outcomes import Created, Outcome
 from services.policy.commands.refusals import RefusalAllowance
 from services.policy.domain.ports import Catalog, Ledger, Page, Reading, Receipt
+from services.policy.instance_ca import InstanceCa
 from services.policy.subjects import Subjects
 from shared.administration import AdminGuard
 from shared.errors import BadRequest
@@ -29,6 +30,8 @@ class Handout:
     resolver_urls: tuple[str, ...]
     broker: str
     notifier: str | None
+    https_urls: tuple[str, ...] = ()
+    """Where instances of the profile `https` find resolvers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Desk:
     guard: AdminGuard
     subjects: Subjects
     handout: Handout
+    instance_ca: InstanceCa | None = None
+    """Signs the certificates of instances in the profile `https`; None where there are none."""
     refusals: RefusalAllowance = field(default_factory=RefusalAllowance)
     allow_http: bool = False
     """Whether keys of identity providers may come over plain http: in development mode."""

@@ -21,13 +21,16 @@ from services.policy.api.views import (
     enrolment_views,
 )
 from services.policy.commands import instances
+from services.policy.commands.newcomers import CertificateHolder, KeyHolder, Newcomer
 from services.policy.commands.refusals import tell_refusal
 from services.policy.domain.drafts import EnrolmentDraft
 from services.policy.domain.enrolments import Refuse, token_sha256
 from shared.administration import Administrator, Role
+from shared.delivery.certificates import as_pem
+from shared.delivery.https_only import CertificateEnrolAnswer, CertificateEnrolRequest
 from shared.delivery.messages import EnrolAnswer, EnrolRequest, parse_request
-from shared.errors import KeyfobError, NotAvailable, Unauthenticated
-from shared.events.policy import InstanceRecord, InstanceState
+from shared.errors import BadRequest, KeyfobError, NotAvailable, Unauthenticated
+from shared.events.policy import DeliveryProfile, InstanceRecord, InstanceState
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +41,7 @@ def routes(desk: Desk) -> APIRouter:
     _add_promises(router, desk)
     _add_enrolment_lists(router, desk)
     _add_enrol(router, desk)
+    _add_enrol_by_certificate(router, desk)
     _add_states(router, desk)
     return router
 
@@ -47,6 +51,8 @@ def _add_promises(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/v1/enrolments", status_code=201, response_model=Promise)
     async def create_enrolment(draft: EnrolmentDraft, who: Annotated[Administrator, admin]) -> Response:
+        if draft.delivery is DeliveryProfile.HTTPS and desk.instance_ca is None:
+            raise BadRequest("No instance comes in by certificate here: KEYFOB_POLICY_INSTANCE_CA_FILE is not set.")
         async with desk.ledger.open(who.actor) as work:
             promised = await instances.promise(work, draft)
             (view,) = await enrolment_views(work, [promised.enrolment])
@@ -86,22 +92,43 @@ def _add_enrol(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/v1/enrol", response_model=EnrolAnswer, openapi_extra={"requestBody": body})
     async def enrol(request: Request) -> Response:
-        asked = parse_request(await request.body(), EnrolRequest)
+        newcomer = KeyHolder(parse_request(await request.body(), EnrolRequest))
         # Before the database: a signature costs us less than a connection that strangers can make us take.
-        instances.prove(asked)
-        return written(_answer(await _let_in(desk, asked), desk.handout))
+        newcomer.prove()
+        return written(_answer(await _let_in(desk, newcomer), desk.handout))
 
 
-async def _let_in(desk: Desk, asked: EnrolRequest) -> InstanceRecord:
+def _add_enrol_by_certificate(router: APIRouter, desk: Desk) -> None:
+    body = {"required": True, "content": {"application/json": {"schema": CertificateEnrolRequest.model_json_schema()}}}
+
+    @router.post("/v1/enrol/certificate", response_model=CertificateEnrolAnswer, openapi_extra={"requestBody": body})
+    async def enrol_by_certificate(request: Request) -> Response:
+        if desk.instance_ca is None:
+            raise NotAvailable
+        asked = parse_request(await request.body(), CertificateEnrolRequest)
+        instance = await _let_in(desk, CertificateHolder.proved(asked, desk.instance_ca))
+        return written(
+            CertificateEnrolAnswer(
+                instance_id=instance.id,
+                labels=instance.labels,
+                allowed_servers=instance.allowed_servers,
+                certificate=as_pem(instance.certificate),
+                resolvers=desk.handout.https_urls,
+                policy_key=desk.handout.policy_key,
+            )
+        )
+
+
+async def _let_in(desk: Desk, newcomer: Newcomer) -> InstanceRecord:
     try:
         # Without a good token nobody gets as far as the lock that all changes wait for.
         async with desk.ledger.read() as reading:
-            if isinstance(await instances.judge(reading, asked), Refuse):
+            if isinstance(await instances.judge(reading, newcomer), Refuse):
                 raise instances.refusal()
         async with desk.ledger.open(instances.enroller()) as work:
-            return await instances.enrol(work, asked)
+            return await instances.enrol(work, newcomer)
     except Unauthenticated:
-        await _record_refusal(desk, token_sha256(asked.token.get_secret_value()))
+        await _record_refusal(desk, token_sha256(newcomer.token))
         raise
 
 

@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.policy.domain.enrolments import Enrolment, EnrolmentState
 from services.policy.domain.kinds import links
 from services.policy.domain.ports import Catalog, Reading
+from shared.delivery.certificates import thumbprint_of
 from shared.events.contract import Id, Instant
 from shared.events.policy import (
     ANY_SERVER,
     BindingRecord,
     ChoiceRecord,
+    DeliveryProfile,
     EnvironmentOrigin,
     GrantRecord,
     IdpRecord,
@@ -72,6 +74,8 @@ class InstanceView(InstanceRecord):
     """An instance with names."""
 
     server_names: tuple[str, ...] = ()
+    certificate_sha256: str = ""
+    """Of the certificate, in hex, as TLS tools show it."""
 
 
 class EnrolmentView(BaseModel):
@@ -81,6 +85,7 @@ class EnrolmentView(BaseModel):
 
     id: Id
     name: str
+    delivery: DeliveryProfile
     labels: dict[str, str]
     allowed_servers: tuple[str, ...]
     server_names: tuple[str, ...] = ()
@@ -177,7 +182,11 @@ class Namer:
                     reference_name=self._reference(record.reference_id),
                 )
             case InstanceRecord():
-                return InstanceView(**said, server_names=allowed_names(record.allowed_servers, self._names))
+                return InstanceView(
+                    **said,
+                    server_names=allowed_names(record.allowed_servers, self._names),
+                    certificate_sha256=thumbprint_of(record.certificate).hex() if record.certificate else "",
+                )
             case IdpRecord() | ProfileRecord() | ServerRecord() | VariableRecord():
                 return record
             case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.policy.commands.newcomers import Newcomer
 from services.policy.commands.outcomes import Unchanged, Updated, addressed, change, named
 from services.policy.domain import enrolments
 from services.policy.domain.drafts import EnrolmentDraft
@@ -20,11 +21,7 @@ from services.policy.domain.enrolments import (
 from services.policy.domain.kinds import ENROLMENT, Kind, key_link, new_id
 from services.policy.domain.names import check_labels, check_name
 from services.policy.domain.ports import Reading, Receipt, Work
-from shared.crypto.sealing import SealingPublicKey
-from shared.crypto.signing import VerifyKey
-from shared.delivery.enrolment import verify_certificate
-from shared.delivery.messages import EnrolRequest
-from shared.errors import BadRequest, Conflict, NotAvailable, SignatureInvalid, Unauthenticated
+from shared.errors import BadRequest, Conflict, NotAvailable, Unauthenticated
 from shared.events.changes import Actor, PolicyAction
 from shared.events.policy import ANY_SERVER, InstanceRecord, InstanceState, ServerRecord
 
@@ -56,6 +53,7 @@ async def promise(work: Work, draft: EnrolmentDraft) -> Promised:
     record = EnrolmentRecord(
         id=new_id(ENROLMENT),
         name=draft.name,
+        delivery=draft.delivery,
         token_sha256=enrolments.token_sha256(token),
         labels=draft.labels,
         allowed_servers=await _allowed(work, draft.allowed_servers),
@@ -86,43 +84,30 @@ async def withdraw(work: Work, text: str) -> Receipt:
     )
 
 
-def prove(request: EnrolRequest) -> None:
-    """Check that the sender holds the signing key and certified the sealing key; `BadRequest` if not."""
-    try:
-        verify_certificate(
-            request.sealing_key_signature,
-            signing_key=VerifyKey.from_base64(request.signing_key),
-            sealing_key=SealingPublicKey.from_base64(request.sealing_key),
-        )
-    except (SignatureInvalid, ValueError):
-        raise BadRequest("The sealing key is not certified by the signing key.") from None
-
-
 def enroller() -> Actor:
     """Who acts in an enrolment: the bearer of a token, of whom nothing else is known."""
     return Actor(idp="keyfob", subject="enrolment")
 
 
-async def judge(reading: Reading, request: EnrolRequest) -> Verdict:
-    """What a request's token is worth as things stand: cheap, and without the lock that changes wait for."""
-    enrolment = await reading.enrolment_by_token(enrolments.token_sha256(request.token.get_secret_value()))
+async def judge(reading: Reading, newcomer: Newcomer) -> Verdict:
+    """What a newcomer's token is worth as things stand: cheap, and without the lock that changes wait for."""
+    enrolment = await reading.enrolment_by_token(enrolments.token_sha256(newcomer.token))
     used_by = None
     if enrolment is not None and enrolment.instance_id is not None:
         used_by = await reading.get(InstanceRecord, enrolment.instance_id)
-    return enrolments.judge(
-        enrolment, used_by, signing_key=request.signing_key, sealing_key=request.sealing_key, now=reading.now
-    )
+    same = used_by is not None and newcomer.is_same(used_by)
+    return enrolments.judge(enrolment, used_by, same=same, now=reading.now)
 
 
-async def enrol(work: Work, request: EnrolRequest) -> InstanceRecord:
-    """Let an instance in, whose keys were proved (`prove`). `Unauthenticated` for any token that isn't good.
+async def enrol(work: Work, newcomer: Newcomer) -> InstanceRecord:
+    """Let an instance in that proved its keys. `Unauthenticated` for any token that isn't good.
 
     Two at once with one token: works are serial, so the second finds it used. The same instance may ask again
     until the token expires, since an answer can get lost.
     """
-    match await judge(work, request):
+    match await judge(work, newcomer):
         case Admit(enrolment):
-            return await _admit(work, enrolment, request)
+            return await _admit(work, enrolment, newcomer)
         case Repeat(instance):
             return instance
         case Refuse():
@@ -134,24 +119,27 @@ def refusal() -> Unauthenticated:
     return Unauthenticated("The enrolment token is not valid: unknown, used or expired.")
 
 
-async def _admit(work: Work, enrolment: Enrolment, request: EnrolRequest) -> InstanceRecord:
+async def _admit(work: Work, enrolment: Enrolment, newcomer: Newcomer) -> InstanceRecord:
     promised = enrolment.record
     # Told openly: who gets here holds the token, and a mistyped name must not cost him the enrolment.
-    if request.name != promised.name:
+    if newcomer.name != promised.name:
         raise BadRequest("The token is for an instance by another name.")
+    # Which door it came to says nothing: the administrator did.
+    if newcomer.delivery is not promised.delivery:
+        raise BadRequest(f"The token is for an instance of the profile {promised.delivery}.")
     if await work.find(InstanceRecord, promised.name) is not None:
         raise Conflict("There is an instance by that name.")
     # A key that two instances had would let one speak, and give receipts, for the other.
-    if await work.linked(InstanceRecord, key_link(request.signing_key)):
-        raise Conflict("Another instance has that signing key: each makes its own.")
+    if await work.linked(InstanceRecord, key_link(newcomer.key)):
+        raise Conflict("Another instance has that key: each makes its own.")
+    instance_id = new_id(Kind.INSTANCE)
     record = InstanceRecord(
-        id=new_id(Kind.INSTANCE),
+        id=instance_id,
         seq=work.seq,
         revision=1,
         name=promised.name,
-        signing_key=request.signing_key,
-        sealing_key=request.sealing_key,
-        sealing_certificate=request.sealing_key_signature,
+        delivery=promised.delivery,
+        **newcomer.proofs(instance_id=instance_id, now=work.now),
         labels=promised.labels,
         allowed_servers=promised.allowed_servers,
         enrolled_at=work.now,

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from shared.events.contract import Name
 from shared.events.definitions import Definition, FieldName
-from shared.events.policy import LocalOwner, VariableName
+from shared.events.policy import DeliveryProfile, LocalOwner, VariableName
 
 LONGEST_ENROLMENT_S = 86_400
 """A token that waits longer than a day is a credential lying around."""
@@ -129,6 +129,7 @@ class EnrolmentDraft(Draft):
     """One gateway instance that may come. `allowed_servers` are names or ids, or `*`; empty means none."""
 
     name: Name
+    delivery: DeliveryProfile = DeliveryProfile.SEALED
     labels: dict[str, str] = Field(default_factory=dict)
     allowed_servers: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
     expires_in_s: Annotated[int, Field(ge=1, le=LONGEST_ENROLMENT_S)] = 3600

@@ -15,7 +15,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.events.contract import Id, Instant, Name
-from shared.events.policy import InstanceRecord
+from shared.events.policy import DeliveryProfile, InstanceRecord
 
 TOKEN_PREFIX: Final = "kfe_"  # noqa: S105 - lets secret scanners find a token that leaked, and is none itself
 LONGEST_TOKEN: Final = 256
@@ -28,6 +28,8 @@ class EnrolmentRecord(BaseModel):
 
     id: Id
     name: Name
+    delivery: DeliveryProfile = DeliveryProfile.SEALED
+    """Absent in those of before there were two."""
     token_sha256: str
     labels: dict[str, str] = Field(default_factory=dict)
     allowed_servers: tuple[str, ...] = ()
@@ -81,17 +83,17 @@ class Refuse:
 Verdict = Admit | Repeat | Refuse
 
 
-def judge(
-    enrolment: Enrolment | None, used_by: InstanceRecord | None, *, signing_key: str, sealing_key: str, now: datetime
-) -> Verdict:
-    """What a presented token is worth. `used_by` is the living instance that it let in, if any."""
+def judge(enrolment: Enrolment | None, used_by: InstanceRecord | None, *, same: bool, now: datetime) -> Verdict:
+    """What a presented token is worth. `used_by` is the living instance that it let in, if any.
+
+    `same`: whether whoever presents it is that instance.
+    """
     # Expiry comes first, also for a repeat: a token that leaked is worth nothing from then on, to anybody.
     if enrolment is None or now >= enrolment.record.expires_at:
         return Refuse()
     if enrolment.instance_id is None:
         return Admit(enrolment)
-    # Both keys: an answer to others would have somebody believe that they are enrolled.
-    if used_by is not None and (used_by.signing_key, used_by.sealing_key) == (signing_key, sealing_key):
+    if used_by is not None and same:
         return Repeat(used_by)
     return Refuse()
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import rfc8785
 
+from shared.delivery.certificates import certified_key
 from shared.events.policy import (
     BindingRecord,
     ChoiceRecord,
@@ -142,7 +143,7 @@ def links(record: PolicyRecord) -> frozenset[str]:  # noqa: PLR0911 - one for ea
             subject = subject_link(idp_id=record.idp_id, subject=record.subject)
             return frozenset({record.idp_id, subject, record.profile_id, record.server_id, record.reference_id})
         case InstanceRecord():
-            return frozenset({key_link(record.signing_key)})
+            return frozenset({key_link(record.signing_key or certified_key(record.certificate))})
         case _:
             return frozenset()
 
@@ -177,9 +178,9 @@ def issuer_link(issuer: str) -> str:
     return "issuer/" + digest_of(issuer)
 
 
-def key_link(signing_key: str) -> str:
-    """What the instance with a signing key is found by."""
-    return "key/" + digest_of(signing_key)
+def key_link(key: str) -> str:
+    """What the instance with a public key is found by."""
+    return "key/" + digest_of(key)
 
 
 def digest_of(*parts: Any) -> str:

@@ -160,7 +160,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An enrolled gateway. Keys are base64url of 32 raw bytes."""
+    """An enrolled gateway. Keys are base64url of 32 raw bytes, `certificate` is base64url of DER."""
 
     evidence: Evidence
     id: str
@@ -171,6 +171,8 @@ class Instance:
     labels: frozenset[tuple[str, str]]
     allowed_servers: frozenset[str]
     active: bool
+    delivery: policy.DeliveryProfile = policy.DeliveryProfile.SEALED
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,8 @@ def _instance(record: policy.InstanceRecord, evidence: Evidence) -> Instance:
         labels=frozenset(record.labels.items()),
         allowed_servers=frozenset(record.allowed_servers),
         active=record.state is policy.InstanceState.ACTIVE,
+        delivery=record.delivery,
+        certificate=record.certificate,
     )
 
 

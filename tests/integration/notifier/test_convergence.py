@@ -121,17 +121,19 @@ async def test_a_receipt_of_an_instance_that_enrolled_a_moment_ago_is_no_forgery
         assert (await running.get("/v1/alerts"))["items"] == []
 
 
-async def test_a_banned_instance_is_waited_for_until_it_dropped(stage: Stage) -> None:
+async def test_a_banned_instance_is_waited_for_until_its_bound_whatever_it_says(stage: Stage) -> None:
     gateway = await stage.policy.enrol("banned")
-    async with stage.notifier(gateway_bound_s=60) as running:
+    async with stage.notifier() as running:
         seq = await stage.policy.ban(gateway)
         ban = await stage.change_policy(gateway.id, seq=seq, kind="instance")
         rotation = await stage.rotate()
         told = [await standing(running, change.id, {"banned": "pending"}) for change in (ban, rotation)]
 
         await gateway.receipt(applied=max(answer["offset"] for answer in told))
-        assert (await running.convergence(ban.id))["converged"]
-        assert (await running.convergence(rotation.id))["converged"]
+        for change in (ban, rotation):
+            assert states(await running.convergence(change.id, wait_s=0)) == {"banned": "pending"}
+        for change in (ban, rotation):
+            await standing(running, change.id, {"banned": "expired"})
         later = await stage.rotate()
         assert states(await running.noted(later.id)) == {}
 

@@ -193,8 +193,8 @@ class Signers:
 
     def signer_of(self, instance_id: str) -> Signer | None:
         known = self.policy.snapshot.get(instance_id)
-        key = None if known is None else known.key(self.policy.authority)
-        return None if known is None or key is None else Signer(known.name, key)
+        voucher = None if known is None else known.voucher(self.policy.authority, self.policy.resolvers)
+        return None if known is None or voucher is None else Signer(known.name, voucher)
 
     async def caught_up(self) -> None:
         await self.policy.caught_up()

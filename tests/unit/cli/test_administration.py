@@ -287,12 +287,14 @@ def test_changing_a_definition_keeps_the_owner(shell: Shell, tmp_path: Path) -> 
 
 
 def test_an_instance_is_listed_with_what_it_last_said(shell: Shell) -> None:
-    instance = {"id": "instance/1", "name": "gw", "instance_id": "instance/1", "open_leases": 3}
+    instance = {"id": "instance/1", "name": "gw", "instance_id": "instance/1", "open_leases": 3, "delivery": "https"}
     shell.services.has("/v1/instances", instance)
     shell.services.has("/v1/bindings")
     shell.services.has("/v1/variables")
     (listed,) = json.loads(shell.run("instance", "list", "--json"))
-    assert (listed["name"], listed["open_leases"]) == ("gw", 3)
+    assert (listed["name"], listed["profile"], listed["open_leases"]) == ("gw", "https", 3)
+    assert "https" in shell.run("instance", "list")
+    assert "https" in shell.run("instance", "show", "gw")
 
 
 def test_an_instance_is_allowed_again_by_its_id(shell: Shell) -> None:
@@ -306,7 +308,15 @@ def test_an_enrolment_says_what_the_instance_may_run_and_where(shell: Shell, tmp
     file = str(tmp_path / "token")
     shell.run("instance", "enrol", "gw", "--token-file", file, "--server", "a", "--server", "b", "--label.env", "prod")
     (body,) = shell.services.bodies("POST")
-    assert body == {"name": "gw", "labels": {"env": "prod"}, "allowed_servers": ["a", "b"], "expires_in_s": 3600}
+    said = {"name": "gw", "labels": {"env": "prod"}, "allowed_servers": ["a", "b"], "expires_in_s": 3600}
+    assert body == said | {"delivery": "sealed"}
+
+
+def test_an_enrolment_fixes_the_profile(shell: Shell, tmp_path: Path) -> None:
+    shell.services.answers["POST", "/v1/enrolments"] = [{"token": "t"}]
+    file = str(tmp_path / "token")
+    shell.run("instance", "enrol", "gw", "--token-file", file, "--any-server", "--profile", "https")
+    assert shell.services.bodies("POST")[0]["delivery"] == "https"
 
 
 def test_the_record_is_asked_for_by_what_was_named(shell: Shell) -> None:

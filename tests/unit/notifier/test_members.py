@@ -70,6 +70,7 @@ class World:
             lambda: self.now,
             self.heard,
             self.changed,
+            self.policy.resolvers,
         )
 
     async def _never(self, *_: object, **__: object) -> None:
@@ -162,12 +163,51 @@ async def test_of_an_instance_that_is_gone_for_good_nobody_is_alarmed(world: Wor
     assert world.alarms() == []
 
 
-async def test_a_banned_instances_word_still_counts(world: World) -> None:
-    """It may hold what it was given until it says that it dropped it."""
+async def test_a_banned_instances_word_does_not_count_and_alarms_nobody(world: World) -> None:
+    """Its keys may be in other hands: those would say just that it dropped everything."""
     gateway = world.policy.enrol("gateway-1")
     world.policy.ban(gateway)
     await world.members.take([gateway.receipt(applied=7)])
+    assert world.said(gateway) == []
+    assert world.alarms() == []
+
+
+async def test_what_an_instance_said_before_it_was_banned_stays_said(world: World) -> None:
+    gateway = world.policy.enrol("gateway-1")
+    await world.members.take([gateway.receipt(applied=7)])
+    world.policy.ban(gateway)
+    await world.members.take([gateway.receipt(applied=9)])
     assert world.said(gateway) == [7]
+
+
+async def test_a_removed_instances_word_still_counts(world: World) -> None:
+    """Taking a gateway out of service is no doubt in its word: it says that it dropped what it had."""
+    gateway = world.policy.enrol("gateway-1")
+    world.policy.remove(gateway)
+    await world.members.take([gateway.receipt(applied=7)])
+    assert world.said(gateway) == [7]
+
+
+async def test_a_resolver_vouches_for_an_instance_without_keys_and_only_for_such(world: World) -> None:
+    plain, sealed = world.policy.enrol("plain", https=True), world.policy.enrol("sealed")
+    attested = world.policy.attested(plain, applied=7)
+    await world.members.take([attested, world.policy.attested(sealed, applied=7)])
+    assert (world.said(plain), world.said(sealed)) == ([7], [])
+    assert world.alarms() == ["receipt-forged"]
+
+
+async def test_only_resolvers_that_the_settings_name_vouch(world: World) -> None:
+    plain = world.policy.enrol("plain", https=True)
+    await world.members.take([world.policy.attested(plain, by=SigningKey.generate(), applied=7)])
+    await world.members.take([plain.receipt(applied=7), plain.receipt(applied=7, key=world.policy.resolver_key)])
+    assert world.said(plain) == []
+
+
+async def test_a_resolver_does_not_vouch_for_one_that_is_banned(world: World) -> None:
+    plain = world.policy.enrol("plain", https=True)
+    world.policy.ban(plain)
+    await world.members.take([world.policy.attested(plain, applied=7)])
+    assert world.said(plain) == []
 
 
 async def test_two_that_act_under_one_identity_are_told_of_once(world: World) -> None:
@@ -259,8 +299,20 @@ async def test_a_banned_instance_is_waited_for_until_its_end_has_converged(world
     gateway = world.policy.enrol("gateway-1")
     seq = world.policy.ban(gateway, name="gateway-1")
     await world.notes.depart([Departure(instance_id=gateway.id, policy_seq=seq, offset=100, at=at(0))])
-    await world.members.take([gateway.receipt(applied=100, dropped=99, leases=1)])
+    # Its word that it dropped everything ends no waiting; its bound does.
+    await world.members.take([gateway.receipt(applied=101)])
     assert await world.names(notice(101, seconds=59), notice(102, seconds=60)) == [{"gateway-1"}, set()]
+
+
+async def test_a_removed_instance_is_waited_for_until_it_dropped(world: World) -> None:
+    gateway = world.policy.enrol("gateway-1")
+    world.policy.remove(gateway)
+    known = world.policy.snapshot.get(gateway.id)
+    assert known is not None
+    departure = Departure(instance_id=gateway.id, policy_seq=known.since_seq, offset=100, at=at(0))
+    await world.notes.depart([departure])
+    await world.members.take([gateway.receipt(applied=100, dropped=99, leases=1)])
+    assert await world.names(notice(101, seconds=59)) == [{"gateway-1"}]
     await world.members.take([gateway.receipt(applied=101)])
     assert await world.names(notice(103, seconds=1)) == [set()]
 

@@ -72,18 +72,23 @@ _LEDGER, _CATALOG, _SUBJECTS = _Port(), _Port(), _Port()
 
 
 @cache
-def front_app() -> FastAPI:
-    """All routes of policy."""
+def front_desk() -> Desk:
+    """What its routes use."""
     guard = AdminGuard(FakeVerifier(), AdminSettings())  # type: ignore[arg-type]
-    desk = Desk(
+    return Desk(
         ledger=_LEDGER,
         catalog=_CATALOG,
         guard=guard,
         subjects=_SUBJECTS,  # type: ignore[arg-type]
         handout=HANDOUT,
     )
+
+
+@cache
+def front_app() -> FastAPI:
+    """All routes of policy."""
     app = application("policy", lifespan=contextlib.nullcontext, readiness=Readiness())
-    add_routes(app, desk)
+    add_routes(app, front_desk())
     return app
 
 

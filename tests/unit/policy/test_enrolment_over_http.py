@@ -124,12 +124,12 @@ async def test_a_token_is_for_the_instance_that_was_named(front: Front, promise:
     await enrol(front, Gateway(), promise["token"])
 
 
-async def test_a_signing_key_belongs_to_one_instance(front: Front, promise: Mapping[str, Any]) -> None:
+async def test_a_key_belongs_to_one_instance(front: Front, promise: Mapping[str, Any]) -> None:
     gateway = Gateway()
     await enrol(front, gateway, promise["token"])
     second = await front.create("enrolments", name="gateway-2")
     problem = await enrol(front, gateway, second["token"], expect=409, name="gateway-2")
-    assert "signing key" in problem["detail"]
+    assert "Another instance has that key" in problem["detail"]
 
 
 @pytest.mark.parametrize("member", ["labels", "allowed_servers", "state"])

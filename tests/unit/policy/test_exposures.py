@@ -12,7 +12,7 @@ from services.policy.domain.drafts import EnrolmentDraft, ServerChange
 from services.policy.domain.exposures import Way
 from shared.events.policy import InstanceState
 from tests.unit.policy.stories import NOON, STDIO, World
-from tests.unit.policy.test_enrolments import request
+from tests.unit.policy.test_enrolments import enrol, request
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def world() -> World:
     ):
         draft = EnrolmentDraft.model_validate({"name": name, "allowed_servers": allowed, "labels": labels})
         promised = await made.do(instances.promise, draft)
-        await made.do(instances.enrol, request(promised.token, name))
+        await made.do(enrol, request(promised.token, name))
     return made
 
 

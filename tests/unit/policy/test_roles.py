@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.policy.front import Front, front_app
 
-OPEN: Final = {("POST", "/v1/enrol")}
+OPEN: Final = {("POST", "/v1/enrol"), ("POST", "/v1/enrol/certificate")}
 """The token in its body is the only proof that a new instance has."""
 
 

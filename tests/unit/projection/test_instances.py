@@ -10,8 +10,9 @@ import pytest
 
 from shared.bus.signatures import record_signer
 from shared.crypto.signing import SigningKey
+from shared.delivery.receipts import Itself, Nobody, Resolvers
 from shared.events.contract import StateRecord
-from shared.events.policy import InstanceRecord, InstanceState, ProfileRecord, TickRecord
+from shared.events.policy import DeliveryProfile, InstanceRecord, InstanceState, ProfileRecord, TickRecord
 from shared.projection.changes import Alert, Upserted
 from shared.projection.fold import Fold
 from shared.projection.instances import KNOWN, Instances, apply_change
@@ -62,8 +63,8 @@ class World:
     def key(self) -> SigningKey | None:
         """Whose key counts for the one instance."""
         known = self.snapshot.get("instance/1")
-        found = None if known is None else known.key(AUTHORITY)
-        return next((one for one in (GATEWAY, SECOND) if found == one.verify_key), None)
+        found = None if known is None else known.voucher(AUTHORITY, Resolvers())
+        return next((one for one in (GATEWAY, SECOND) if found == Itself(one.verify_key)), None)
 
 
 @pytest.fixture
@@ -84,12 +85,25 @@ def test_one_that_nobody_enrolled_is_not_known(world: World) -> None:
     assert list(world.snapshot.all()) == []
 
 
-def test_a_banned_instance_has_a_key_so_that_its_last_receipts_count(world: World) -> None:
+def test_nobody_vouches_for_a_banned_instance_until_it_is_allowed_again(world: World) -> None:
     world.say(instance(3)).say(instance(4, state=InstanceState.BANNED))
     known = world.snapshot.get("instance/1")
     assert known is not None
     assert (known.active, known.since_seq) == (False, 4)
-    assert world.key() is GATEWAY
+    assert known.voucher(AUTHORITY, Resolvers()) == Nobody()
+    world.say(instance(5, state=InstanceState.BANNED, deleted=True))
+    removed = world.snapshot.get("instance/1")
+    assert removed is not None
+    assert removed.voucher(AUTHORITY, Resolvers()) == Nobody()
+    assert world.say(instance(6)).key() is GATEWAY
+
+
+def test_resolvers_vouch_for_an_instance_without_keys_of_its_own(world: World) -> None:
+    keys = {"signing_key": "", "sealing_key": "", "sealing_certificate": ""}
+    world.say(instance(3, delivery=DeliveryProfile.HTTPS, certificate="AA", **keys))
+    known, resolvers = world.snapshot.get("instance/1"), Resolvers({SECOND.key_id: SECOND.verify_key})
+    assert known is not None
+    assert known.voucher(AUTHORITY, resolvers) is resolvers
 
 
 def test_a_removed_instance_stays_with_its_key_until_its_end_has_converged(world: World) -> None:
