@@ -172,9 +172,13 @@ def _prepare(launch: Launch, program: str) -> tuple[Path, list[str]]:
             "The MCP server's program is in a place that its sandbox hides (KEYFOB_GATEWAY_SANDBOX_SHOWS)."
         )
     directory = Path(tempfile.mkdtemp(prefix="keyfob-", dir=launch.scratch_dir)).resolve()
-    if launch.sandbox is not None:
-        command = launch.sandbox.around(make_rooms(directory, launch.files), command)
-    return directory, command
+    if launch.sandbox is None:
+        return directory, command
+    try:
+        return directory, launch.sandbox.around(make_rooms(directory, launch.files), command, launch.environment)
+    except (OSError, Unavailable):
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def find_program(command: str, command_path: str) -> str:

@@ -13,6 +13,7 @@ The network is shared, since servers need it: loopback ports and abstract UNIX s
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ from services.gateway.views import (
     writable_mounts,
 )
 from shared.config import Misconfigured
+from shared.errors import Unavailable
 
 PROBE_S: Final = 10.0
 TOOLS: Final = f"{os.defpath}:/usr/sbin:/sbin"
@@ -49,8 +51,12 @@ NAMESPACES: Final = ("pid", "mnt", "ipc", "user")
 NO_CAPABILITIES: Final = {"CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:", "0" * 16}
 PROBE: Final = f"cd /proc/self/ns && readlink {' '.join(NAMESPACES)} && grep ^Cap ../status"
 
-SHELLS_OWN: Final = ("PWD", "OLDPWD", "SHLVL", "_")
+ADDED: Final = ("PWD", "OLDPWD", "SHLVL", "_")
 """Variables that the tools and shells add to what a server is given."""
+SHELLS_OWN: Final = frozenset({"PPID", "UID", "EUID", "RANDOM", "SECONDS", "LINENO", "OPTIND"})
+"""Variables whose value a shell does not take from its environment (dash(1), bash(1))."""
+SHELL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+"""Other variables don't get through a shell (POSIX.1-2024, XBD 8.1)."""
 DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 PROC_DANGERS: Final = ("sys", "sysrq-trigger", "irq", "bus")
 """Where root, even one without capabilities, could write to the kernel; bubblewrap protects the same ones."""
@@ -80,8 +86,11 @@ class Sandbox(Protocol):
         """What servers see."""
         ...
 
-    def around(self, own: Own, command: Iterable[str]) -> list[str]:
-        """`command`, in a new sandbox, as a child of the calling process, with the working directory in `own`."""
+    def around(self, own: Own, command: Iterable[str], names: Iterable[str] = ()) -> list[str]:
+        """`command`, in a new sandbox, as a child of the calling process, with the working directory in `own`.
+
+        `names` are the variables of its environment. Raises `Unavailable` where one would not arrive as it is.
+        """
         ...
 
 
@@ -93,8 +102,9 @@ class Bubblewrap:
     view: View
     name: str = Choice.BUBBLEWRAP
 
-    def around(self, own: Own, command: Iterable[str]) -> list[str]:
+    def around(self, own: Own, command: Iterable[str], names: Iterable[str] = ()) -> list[str]:
         """See `Sandbox`. What it binds, it takes from the file system as it was outside."""
+        _check(name for name in names if name in ADDED)
         steps = steps_of(self.view, own)
         mounts = [word for step in steps for word in _as_option(step)]
         closed = [word for step in steps if isinstance(step, Empty) for word in ("--remount-ro", str(step.path))]
@@ -125,9 +135,10 @@ class Unshare:
     view: View
     name: str = Choice.UNSHARE
 
-    def around(self, own: Own, command: Iterable[str]) -> list[str]:
+    def around(self, own: Own, command: Iterable[str], names: Iterable[str] = ()) -> list[str]:
         """See `Sandbox`."""
-        tools = self.tools
+        tools, names = self.tools, tuple(names)
+        _check(name for name in names if name in {*ADDED, *SHELLS_OWN} or not SHELL_NAME.fullmatch(name))
         # A new user namespace takes the death signal away, so it is asked for again after that step; and if the
         # gateway died in between, nobody would send it.
         alive = [tools["sh"], "-c", f'test "$PPID" = {os.getpid()} && exec "$@"', "sh"]
@@ -135,10 +146,10 @@ class Unshare:
         spaces = ["--mount", "--pid", "--ipc", "--fork", "--mount-proc", "--propagation", "private"]
         return [
             *(*user, "--", *alive, tools["unshare"], *spaces, "--kill-child=KILL", "--"),
-            *(tools["sh"], "-c", self._script(own), "sh", *command),
+            *(tools["sh"], "-c", self._script(own, names), "sh", *command),
         ]
 
-    def _script(self, own: Own) -> str:
+    def _script(self, own: Own, names: tuple[str, ...]) -> str:
         """Commands without a variable of the shell's: it has the server's environment."""
         tools, mounts = self.tools, read_mounts()
         mount = f"{tools['mount']} -c -n"
@@ -158,6 +169,9 @@ class Unshare:
         return "\n".join(
             [
                 "set -eu",
+                # Only who becomes the server has its values: not mount(8), whose arguments don't say for whom it is.
+                "(",
+                *([f"unset {' '.join(names)}"] if names else []),
                 # All of the old tree by one handle, which what is mounted later does not cover.
                 f"{mount} --rbind / {_quoted(own.before)}",
                 f"exec 3<{_quoted(own.before)}",
@@ -171,7 +185,7 @@ class Unshare:
                 ),
                 *(*read_only, *closed),
                 f"{tools['umount']} -c -n -i -l /proc/self/fd/3",
-                "exec 3<&-",
+                ")",
                 f'exec {tools["setpriv"]} {drop} -- {tools["sh"]} -c {shlex.quote(first)} sh "$@"',
             ]
         )
@@ -251,6 +265,11 @@ def works(sandbox: Sandbox, scratch: Path | None = None) -> bool:
     return probe.returncode == 0 and capabilities == NO_CAPABILITIES and not theirs & ours
 
 
+def _check(lost: Iterable[str]) -> None:
+    for name in lost:
+        raise Unavailable(f"The variable {name} would not reach a server in this gateway's sandbox as it is.")
+
+
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
@@ -260,7 +279,7 @@ def _words(*options: str) -> str:
 
 
 def _without_shells_own(env: str) -> list[str]:
-    return [env, *(word for name in SHELLS_OWN for word in ("-u", name))]
+    return [env, *(word for name in ADDED for word in ("-u", name))]
 
 
 def _tools(*names: str) -> Mapping[str, str] | None:

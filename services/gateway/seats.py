@@ -143,6 +143,7 @@ class Seats:
         self._start_upstream = start_upstream
         self._upstream_limit = upstream_limit
         self._one_subject = one_subject
+        self._told_refused = False
         self._findings = Findings(instance)
         self._end_on_guess = end_on_guess
         self._seats: dict[SeatKey, Seat] = {}
@@ -335,11 +336,17 @@ class Seats:
         # Also those that drain or stop: as long as a process is there, one of the same UID can read its environment.
         others = {running.load.caller for running in self._alive if running.stdio} - {load.caller}
         if self._one_subject and stdio and others:
-            _log.warning("no sandbox: another subject's local MCP server is refused", setting="KEYFOB_GATEWAY_SANDBOX")
+            self._tell_refused()
             raise Unavailable(
                 "This gateway has no sandbox for local MCP servers, so it runs those of one subject at a time.",
                 retry_after_s=5,
             )
+
+    def _tell_refused(self) -> None:
+        # Once: agents may ask as often as they like.
+        if not self._told_refused:
+            self._told_refused = True
+            _log.warning("no sandbox: other subjects' local MCP servers are refused", setting="KEYFOB_GATEWAY_SANDBOX")
 
     async def _live(self, running: Running) -> None:
         try:

@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.gateway import processes
+from services.gateway import processes, views
 from services.gateway.files import ValueFiles, usual_places
 from services.gateway.processes import Child, Launch
-from services.gateway.sandboxes import TOOLS, Choice, Sandbox, detect, works
+from services.gateway.sandboxes import TOOLS, Choice, Sandbox, Unshare, detect, works
 from services.gateway.upstream import Limits, Upstream
 from services.gateway.views import View, make_rooms
 from shared.config import Misconfigured
@@ -50,10 +50,10 @@ print("up", flush=True)
 sys.stdin.read()
 """
 WITH_GRANDCHILD = """
-import subprocess, sys
+import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 print("up", flush=True)
-sys.stdin.read()
+time.sleep(600)
 """
 POLITE = """
 import signal, sys, time
@@ -116,6 +116,12 @@ class Home:
     view: View
 
 
+def not_temporary() -> Path:
+    """A new directory in what sandboxes show."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="keyfob-test-", dir=ROOT / "build")).resolve()
+
+
 def needed(choice: Choice, view: View) -> Sandbox:
     """The sandbox by that tool, or the test is skipped."""
     try:
@@ -129,14 +135,14 @@ def needed(choice: Choice, view: View) -> Sandbox:
 @pytest.fixture
 def users_own() -> Iterator[Path]:
     """A directory that no sandbox hides."""
-    directory = Path(tempfile.mkdtemp(prefix=".keyfob-test-", dir=ROOT)).resolve()
+    directory = not_temporary()
     yield directory
     shutil.rmtree(directory)
 
 
 @pytest.fixture
 def home() -> Iterator[Home]:
-    directory = Path(tempfile.mkdtemp(prefix="keyfob-test-")).resolve()
+    directory = not_temporary()
     identity, scratch, token = directory / "identity", directory / "scratch", directory / "enrolment.token"
     identity.mkdir()
     scratch.mkdir()
@@ -291,7 +297,7 @@ async def test_without_a_sandbox_it_stays(home: Home) -> None:
 
 @pytest.mark.parametrize("choice", BOTH)
 async def test_a_server_that_crashes_takes_its_descendants_along(home: Home, choice: Choice) -> None:
-    code = WITH_GRANDCHILD.replace("sys.stdin.read()", "sys.stdin.readline(); import os; os._exit(3)")
+    code = WITH_GRANDCHILD.replace("time.sleep(600)\n", "sys.stdin.readline(); import os; os._exit(3)\n")
     async with running(launch(code, home, needed(choice, home.view))) as (child, _):
         everybody = below(child.pid)
         assert child.process.stdin is not None
@@ -366,6 +372,35 @@ async def test_mcp_works_through_it(home: Home, choice: Choice) -> None:
 
 
 @pytest.mark.parametrize("choice", BOTH)
+async def test_a_variable_that_the_sandbox_would_lose_is_refused_and_leaves_nothing(home: Home, choice: Choice) -> None:
+    sandbox = needed(choice, home.view)
+    with pytest.raises(Unavailable, match="PWD"):
+        await processes.start(launch(TELLER, home, sandbox, PWD="/"))
+    assert list(home.scratch.iterdir()) == []
+
+
+async def test_programs_that_make_a_sandbox_hold_no_value(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be in processes that nobody knows to be the server's."""
+    # The programs of this test must not be covered while they work.
+    monkeypatch.setattr(views, "SHARED", ())
+    sandbox = needed(Choice.UNSHARE, home.view)
+    assert isinstance(sandbox, Unshare)
+    told, tools = home.identity / "told", dict(sandbox.tools)
+    for name in ("mount", "mkdir", "ln", "umount"):
+        # It writes down the environment that it gets, then does its work.
+        program = home.identity / name
+        program.write_text(f'#!/bin/sh\ncat /proc/$$/environ >>{told}\nexec {tools[name]} "$@"\n')
+        program.chmod(0o755)
+        tools[name] = str(program)
+    watched = replace(sandbox, tools=tools, view=View(hidden=(home.token,)))
+    async with running(launch("print('up', flush=True)", home, watched, DB_URL="canary-value")) as (_, line):
+        assert line == "up"
+    found = told.read_bytes()
+    assert b"PWD" in found, "the control: they did tell"
+    assert b"canary" not in found
+
+
+@pytest.mark.parametrize("choice", BOTH)
 async def test_a_program_that_the_sandbox_hides_is_refused_with_what_to_do(home: Home, choice: Choice) -> None:
     program = home.identity / "server"
     program.write_text("#!/bin/sh\n")
@@ -417,6 +452,6 @@ def test_a_tool_that_does_not_isolate_counts_as_none(
 ) -> None:
     sandbox = needed(choice, home.view)
     assert works(sandbox, home.scratch)
-    monkeypatch.setattr(type(sandbox), "around", lambda _, __, command: list(command))
+    monkeypatch.setattr(type(sandbox), "around", lambda _, __, command, ___=(): list(command))
     assert not works(sandbox, home.scratch)
     assert list(home.scratch.iterdir()) == []

@@ -16,6 +16,7 @@ from services.gateway import sandboxes
 from services.gateway.sandboxes import Bubblewrap, Choice, Sandbox, Unshare, detect, works
 from services.gateway.views import Own, View, make_rooms
 from shared.config import Misconfigured
+from shared.errors import Unavailable
 from tests.thoroughness import examples
 
 NAMES = ("bwrap", "env", "unshare", "setpriv", "mount", "umount", "mkdir", "ln", "sh")
@@ -59,7 +60,7 @@ def test_the_script_uses_no_variable_of_the_shells() -> None:
 
 def test_every_program_of_a_sandbox_is_called_by_its_whole_path() -> None:
     script = script_of(Unshare(TOOLS, View()).around(OWN, ["/bin/true"]))
-    builtin = {"set", "exec", ":"}
+    builtin = {"set", "exec", ":", "(", ")"}
     assert {line.split()[0] for line in script.splitlines()} - builtin <= set(TOOLS.values())
     called = Unshare(TOOLS, View()).around(OWN, ["/bin/true"])
     assert not set(NAMES) - {"sh"} & set(called), "sh is only what the shell is told that it is called"
@@ -85,6 +86,33 @@ def test_capabilities_and_namespaces_are_asked_for(kind: type[Bubblewrap | Unsha
     assert [word for word in needed if word not in said] == []
 
 
+ODD = ("PWD", "OLDPWD", "SHLVL", "_")
+
+
+@pytest.mark.parametrize(
+    ("kind", "refused", "taken"),
+    [
+        (Bubblewrap, ODD, ("A", "my.var", "my-var", "UID")),
+        (Unshare, (*ODD, "my.var", "my-var", "UID", "RANDOM", "1A", "Ä"), ("A", "a_1", "own", "PATH")),
+    ],
+)
+def test_a_variable_that_would_not_arrive_as_it_is_is_refused_by_its_name(
+    kind: type[Bubblewrap | Unshare], refused: tuple[str, ...], taken: tuple[str, ...]
+) -> None:
+    sandbox = kind(TOOLS, View())
+    for name in refused:
+        with pytest.raises(Unavailable, match=f"The variable {name} would not reach"):
+            sandbox.around(OWN, ["/bin/true"], ("A", name))
+    assert sandbox.around(OWN, ["/bin/true"], taken)
+
+
+def test_programs_that_only_make_the_sandbox_are_not_given_the_servers_variables() -> None:
+    lines = script_of(Unshare(TOOLS, View()).around(OWN, ["/bin/true"], ("DB_URL", "own"))).splitlines()
+    inner = lines[lines.index("(") : lines.index(")")]
+    assert inner[1] == "unset DB_URL own"
+    assert not [line for line in (*lines[: lines.index("(")], *lines[lines.index(")") :]) if TOOLS["mount"] in line]
+
+
 class Tool:
     """A sandbox that is only made of what it answers."""
 
@@ -93,7 +121,7 @@ class Tool:
         self.view = View()
         self.working = working
 
-    def around(self, own: Own, command: Any) -> list[str]:
+    def around(self, own: Own, command: Any, names: Any = ()) -> list[str]:
         raise NotImplementedError
 
 
@@ -141,7 +169,7 @@ def test_off_asks_no_tool(host: dict[Choice, Tool]) -> None:
 def test_what_does_not_isolate_does_not_work(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     tool = Tool("plain")
-    tool.around = lambda _, command: {  # type: ignore[method-assign]
+    tool.around = lambda _, command, __=(): {  # type: ignore[method-assign]
         "absent": ["/no/such/program"],
         "fails": ["/bin/false"],
         "shares namespaces": list(command),

@@ -335,18 +335,19 @@ async def test_no_more_servers_than_may_run_and_draining_ones_count(
 
 
 async def test_one_uid_is_one_subjects_until_its_last_process_is_gone(
-    installation: Installation, first: Reference
+    installation: Installation, first: Reference, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever starts beside a process that drains or stops could read its environment all the same."""
     here = await hall(installation, one_subject=True)
     await here.sit()
     await here.sit(SECOND_TOKEN)
     for _ in range(2):
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="no sandbox for local MCP servers"):
             await here.sit(TOKEN_B)
         here.rotate(first)
     await here.gone(here.started[0])
     assert (await here.sit(TOKEN_B)).running.load.caller.subject == "agent-b"
+    assert capsys.readouterr().out.count("KEYFOB_GATEWAY_SANDBOX") == 1, "once, however often somebody asks"
 
 
 async def test_servers_elsewhere_share_no_uid(installation: Installation) -> None:
