@@ -16,7 +16,6 @@ from services.cli.commands.keys import keys
 from services.cli.connection import CommandFailed
 from shared.config import Misconfigured
 from shared.crypto.secret import disable_core_dumps
-from shared.serving import EXIT_MISCONFIGURED, run_service
 
 Service = Literal["sync", "policy", "resolver", "notifier", "audit", "gateway"]
 
@@ -32,7 +31,8 @@ admin_commands(app)
 def serve(service: Service) -> int:
     """Run one service until a signal; its settings come from the environment (KEYFOB_…)."""
     # Imported only now: `keyfob grant list` should not load a broker's client, nor a service the embedded platform.
-    return run_service(importlib.import_module(f"services.{service}.app").main)
+    run_service = importlib.import_module("shared.serving").run_service
+    return int(run_service(importlib.import_module(f"services.{service}.app").main))
 
 
 dev = App(name="dev", help="Start everything on this machine and leave it running; never for production.")
@@ -98,7 +98,7 @@ def main() -> None:
         sys.exit(1)
     except Misconfigured as error:
         sys.stderr.write(f"keyfob: {error}\n")
-        sys.exit(EXIT_MISCONFIGURED)
+        sys.exit(os.EX_CONFIG)
     except BrokenPipeError:
         _stop_writing()
         sys.exit(141)

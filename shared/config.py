@@ -11,12 +11,13 @@ import re
 import stat
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 _BROKER: Final = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 _BROKERS: Final = re.compile(rf"{_BROKER}(, *{_BROKER})*")
@@ -86,6 +87,10 @@ def _brokers(text: str) -> str:
 
 
 def _database_url(text: str) -> str:
+    # Here and below, for commands and services without a database: it takes a quarter of a second to load.
+    from sqlalchemy import make_url  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
     try:
         known = make_url(text).drivername == "postgresql+asyncpg"
     except (ArgumentError, ValueError):
@@ -145,6 +150,8 @@ class DatabaseSettings(_Settings):
 
     def database(self) -> URL:
         """The URL with the password from its file."""
+        from sqlalchemy import make_url  # noqa: PLC0415
+
         url = make_url(self.database_url)
         if self.database_password_file is None:
             return url

@@ -6,28 +6,18 @@ Keys are made here and carried to the replicas by whoever runs them: no service 
 
 from __future__ import annotations
 
-import asyncio
+import importlib
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from cyclopts import App
-from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.cli.connection import CommandFailed
 from services.cli.output import Output, note
 from services.cli.session import api
-from shared.config import CommonSettings
-from shared.crypto.key_files import KeyFileRefused
-from shared.custody import Kek, KeyTextInvalid, RecoveryKey, RecoveryPublicKey
-from shared.custody.directory import save_new_key
-from shared.custody.providers import KeyProviderRefused, KeyProviderUnavailable, provider_for
-from shared.custody.settings import CustodySettings
-from shared.egress import Egress
-from shared.errors import BadRequest
 
 keys = App(name="keys", help="Make, change and retire the installation keys of local values.")
 
@@ -35,12 +25,6 @@ _TABLE = Output()
 _COLUMNS: Final = ("n", "key_id", "state", "age", "values", "recovery_key_id", "replicas")
 _POLL_S: Final = 0.3
 _DAY_S: Final = 86_400
-
-
-class ResolverKeys(CustodySettings):
-    """The resolver's own settings about keys, so that a key is made where and as the resolver looks for it."""
-
-    model_config = SettingsConfigDict(env_prefix="KEYFOB_RESOLVER_", frozen=True, extra="ignore")
 
 
 @keys.command
@@ -57,45 +41,9 @@ def generate(*, directory: Path | None = None, recovery: str | None = None, out:
         The public half of a recovery key (keyfob keys generate-recovery): the key can then be restored without its
         file.
     """
-    settings = ResolverKeys()
-    where = directory or settings.keys_dir
-    if where is None:
-        raise CommandFailed("Say where the key shall lie: --directory, or KEYFOB_RESOLVER_KEYS_DIR.")
-    made = _made(settings, where, None if recovery is None else _public(recovery))
+    # Imported only now: cryptography and a KMS's client take longer to load than all other commands to run.
+    made = importlib.import_module("services.cli.key_making").make_installation_key(directory, recovery)
     out.said(_warning(made), made)
-
-
-def _public(text: str) -> RecoveryPublicKey:
-    try:
-        return RecoveryPublicKey.from_text(text.strip())
-    except KeyTextInvalid as problem:
-        raise CommandFailed(problem.detail) from None
-
-
-def _made(settings: CustodySettings, directory: Path, recovery: RecoveryPublicKey | None) -> dict[str, str | None]:
-    kek = Kek.generate()
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path, blob = asyncio.run(_kept(settings, directory, kek, recovery))
-    except OSError as problem:
-        raise CommandFailed(f"Can't make {directory}: {problem.strerror}.") from None
-    except (KeyFileRefused, KeyProviderRefused, KeyProviderUnavailable, BadRequest) as problem:
-        raise CommandFailed(problem.detail) from None
-    return {
-        "key_id": kek.key_id,
-        "file": str(path),
-        "recovery_file": None if blob is None else str(blob),
-        "recovery_key_id": None if recovery is None else recovery.key_id,
-    }
-
-
-async def _kept(
-    settings: CustodySettings, directory: Path, kek: Kek, recovery: RecoveryPublicKey | None
-) -> tuple[Path, Path | None]:
-    mode = CommonSettings().mode
-    async with Egress(mode=mode) as egress:
-        provider = provider_for(settings.provider(service="resolver", mode=mode), egress)
-        return await save_new_key(directory, kek, provider, recovery=recovery)
 
 
 def _warning(made: dict[str, str | None]) -> str:
@@ -130,18 +78,14 @@ def generate_recovery(file: Path, *, out: Output = _TABLE) -> None:
     file
         Where the private half goes; it must not exist yet.
     """
-    key = RecoveryKey.generate()
-    try:
-        key.save_new(file)
-    except KeyFileRefused as problem:
-        raise CommandFailed(problem.detail) from None
-    public = key.public.to_text()
+    made = importlib.import_module("services.cli.key_making").make_recovery_key(file)
     sentence = (
-        f"The recovery key {key.public.key_id} is in {file}: take it offline. Whoever has it and the database can read "
-        f"every local value; without it, lost installation keys stay lost.\nIts public half, which is no secret:\n\n"
-        f"    {public}\n\nNext: keyfob keys generate --recovery {public}"
+        f"The recovery key {made['recovery_key_id']} is in {file}: take it offline. Whoever has it and the database "
+        "can read every local value; without it, lost installation keys stay lost.\n"
+        f"Its public half, which is no secret:\n\n    {made['public']}\n\n"
+        f"Next: keyfob keys generate --recovery {made['public']}"
     )
-    out.said(sentence, {"recovery_key_id": key.public.key_id, "file": str(file), "public": public})
+    out.said(sentence, made)
 
 
 @keys.command
