@@ -32,9 +32,6 @@ from shared.errors import Unavailable
 
 REAP_WITHIN_S: Final = 2.0
 """A process that got SIGKILL is gone by then, or stuck in the kernel, where it runs nothing."""
-ORPHANS_WITHIN_S: Final = 0.25
-"""The rest of its group got the same signal; after that only what still runs is waited for, and no zombie, whose new
-parent may never reap it."""
 POLL_S: Final = 0.005
 CHUNK: Final = 64 * 1024
 _PR_SET_PDEATHSIG: Final = 1
@@ -111,12 +108,9 @@ class Child:
         except TimeoutError:
             _log.error("process does not go", pid=self.pid)
         with suppress(TimeoutError):
-            async with asyncio.timeout(ORPHANS_WITHIN_S):
-                while _group_alive(self.pid):  # noqa: ASYNC110 - the kernel has no event for a group
-                    await asyncio.sleep(POLL_S)
-        with suppress(TimeoutError):
             async with asyncio.timeout(REAP_WITHIN_S):
-                while _group_alive(self.pid) and await asyncio.to_thread(_group_runs, self.pid):  # noqa: ASYNC110 - same
+                # The kernel has no event for a group; and a zombie's new parent may never reap it.
+                while _group_alive(self.pid) and await asyncio.to_thread(_group_runs, self.pid):  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
 
     async def _exited(self) -> None:
@@ -239,9 +233,9 @@ def _group_alive(group: int) -> bool:
 
 def _group_runs(group: int) -> bool:
     """Whether a member of the group is more than a zombie."""
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 return True
     return False
 
