@@ -40,7 +40,6 @@ from shared.bus.cloudevents import Message
 from shared.bus.connection import KafkaSettings, connect, disconnect, publish
 from shared.bus.whole_topic import FromEnd, WholeTopicReader
 from shared.config import CommonSettings, Misconfigured, Mode
-from shared.crypto.secret import disable_core_dumps
 from shared.errors import Unavailable
 from shared.health import Readiness
 from shared.problems import install_problem_handlers
@@ -278,8 +277,6 @@ async def main() -> int:
     environment = Environment.take(settings.environment, os.environb)
     telemetry.configure("gateway")
     _quiet_libraries()
-    # Before there is anything to dump, keys included.
-    disable_core_dumps()
     background = Background()
     # Before there is an identity: two that start at once in an empty directory must not both enrol.
     async with HttpPost() as post, alone(settings.identity_dir, within_s=PREDECESSOR_S):

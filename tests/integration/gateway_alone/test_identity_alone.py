@@ -122,8 +122,7 @@ async def test_where_no_directory_can_be_the_sentence_says_so(tmp_path: Path) ->
 async def test_the_gateway_itself_takes_its_identity_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYFOB_GATEWAY_IDENTITY_DIR", str(tmp_path))
     monkeypatch.setattr(app, "PREDECESSOR_S", 0.0)
-    for name in ("disable_core_dumps", "_quiet_libraries"):
-        monkeypatch.setattr(app, name, lambda: None)
+    monkeypatch.setattr(app, "_quiet_libraries", lambda: None)
     monkeypatch.setattr(app.telemetry, "configure", lambda _: None)
     async with alone(tmp_path, within_s=0):
         with pytest.raises(Misconfigured) as refused:
