@@ -58,6 +58,10 @@ test-thorough: install ## Run the unit tests with many more examples: a million 
 chaos: install ## Kill each service twenty times in the middle of its work, and take the broker away
 	@KEYFOB_CHAOS_KILLS=20 $(BIN)/python -m pytest tests/chaos
 
+.PHONY: leak-check
+leak-check: install ## Use values of every kind, in work and in crashes, then look for them everywhere
+	@$(BIN)/python -m pytest tests/leaks
+
 .PHONY: bench
 bench: install ## Measure; prints a table and writes build/bench.json
 	@$(BIN)/python -m tests.bench
