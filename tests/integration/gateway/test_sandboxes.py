@@ -78,6 +78,7 @@ print(json.dumps({
     "uid": os.getuid(),
     "value": Path(os.environ["KEY"]).read_text(),
     "status": Path("/proc/self/status").read_text(),
+    "mounts": Path("/proc/self/mountinfo").read_text(),
 }), flush=True)
 input()
 """
@@ -251,6 +252,7 @@ async def test_a_server_has_what_is_its_own_and_nothing_more(home: Home, choice:
     assert seen["uid"] == os.getuid()
     assert "CapBnd:\t0000000000000000" in seen["status"]
     assert "NoNewPrivs:\t1" in seen["status"]
+    assert str(directory / "before") not in seen["mounts"], "the whole tree is nowhere any more"
     assert not directory.exists(), "everything it wrote is gone with it"
 
 
