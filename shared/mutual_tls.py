@@ -141,7 +141,7 @@ class MutualListener:
             await asyncio.shield(serving)
         finally:
             self._server.should_exit = True
-            await serving
+            await asyncio.wait([serving])
             self._ended.set()
 
     async def stop(self) -> None:

@@ -166,9 +166,7 @@ def _served(
     background, readiness, audience = Background(), Readiness(), settings.audience
     readiness.add("bus", bus.not_ready)
     tls, policy_key = settings.resolver.mutual_tls(), settings.common.policy_key
-    plain = https_only_of(tls, resolver, bus.kafka, readiness, policy_key=policy_key)
-    if plain is not None:
-        readiness.add("notices", lambda: plain.feed.trouble)
+    plain = https_only_of(tls, resolver, bus.kafka, bus.not_ready, policy_key=policy_key)
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

@@ -22,7 +22,7 @@ from shared.bus.connection import KafkaSettings, connect, disconnect, publish
 from shared.bus.whole_topic import FromEnd, WholeTopicReader
 from shared.config import Misconfigured
 from shared.crypto.signing import SigningKey, VerifyKey
-from shared.health import Readiness
+from shared.health import Check, Readiness
 from shared.mutual_tls import MutualListener, MutualTls
 from shared.serving import Background
 from shared.wiring import topics_ready
@@ -80,7 +80,7 @@ def described() -> dict[str, Any]:
 
 
 def https_only_of(
-    tls: MutualTls | None, resolver: Resolver, kafka: KafkaSettings, readiness: Readiness, *, policy_key: str
+    tls: MutualTls | None, resolver: Resolver, kafka: KafkaSettings, not_ready: Check, *, policy_key: str
 ) -> HttpsOnly | None:
     """The listener, not yet started; None where it is not set up."""
     if tls is None:
@@ -99,4 +99,6 @@ def https_only_of(
         streams=Streams(feed, time.monotonic),
         inbox=Inbox(feed, resolver.signing_key, send),
     )
+    # Of its own: without notices, those who need none here are served all the same.
+    readiness = Readiness({"bus": not_ready, "notices": lambda: feed.trouble})
     return HttpsOnly(kafka, feed, MutualListener(https_only(door, readiness), tls), producer)

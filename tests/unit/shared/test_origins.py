@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +14,7 @@ from services.policy.settings import PolicySettings
 from services.resolver.app import Settings as ResolverService
 from services.resolver.app import replica
 from services.resolver.settings import ResolverSettings
+from shared import serving
 from shared.config import CommonSettings, Misconfigured, Mode
 from shared.origins import checked_origins
 
@@ -80,3 +82,14 @@ async def test_a_resolver_does_not_start_under_a_plain_name() -> None:
     with pytest.raises(Misconfigured, match="KEYFOB_RESOLVER_AUDIENCE must be https"):
         async with replica(settings):
             pass
+
+
+LISTENS = re.compile(r"uvicorn\.(Server|Config|run)|AppRunner|TCPSite|start_server|HTTPServer|run_app")
+
+
+def test_whoever_listens_does_it_by_the_one_function_that_refuses_plain_http() -> None:
+    """The second listener speaks nothing but TLS, and the issuer is for development."""
+    root = Path(serving.__file__).parents[1]
+    sources = [*root.glob("services/**/*.py"), *root.glob("shared/**/*.py")]
+    listening = {str(one.relative_to(root)) for one in sources if LISTENS.search(one.read_text())}
+    assert listening == {"shared/serving.py", "shared/mutual_tls.py", "services/dev/platform/issuer.py"}
