@@ -23,17 +23,10 @@ class Seen:
     pid: int
     arguments: bytes = field(repr=False)
     environment: bytes = field(repr=False)
-    parent: bytes = field(default=b"", repr=False)
-    """The arguments of the process that started it."""
 
     @property
     def words(self) -> list[str]:
         return self.arguments.decode(errors="replace").split("\0")
-
-    @property
-    def line(self) -> list[list[str]]:
-        """Its own words and its parent's."""
-        return [self.words, self.parent.decode(errors="replace").split("\0")]
 
     @property
     def name(self) -> str:
@@ -95,8 +88,4 @@ class Watch:
             self.unreadable.add(pid)
             environment = b""
         # Between the two it may have become another program: what belongs to whom would then be told wrongly.
-        # The name in parentheses may hold anything; behind it come the state and the parent (proc_pid_stat(5)).
-        parent = (place / "stat").read_bytes().rpartition(b")")[2].split()[1].decode()
-        started_by = (_PROC / parent / "cmdline").read_bytes() if parent != "0" else b""
-        same = (place / "cmdline").read_bytes() == arguments
-        return Seen(pid, arguments, environment, started_by) if same else None
+        return Seen(pid, arguments, environment) if (place / "cmdline").read_bytes() == arguments else None

@@ -99,10 +99,8 @@ def _matches(pattern: str, label: str) -> bool:
 def may_have(canary: Canary, seen: Seen) -> bool:
     """Whether a process is the server that a value is for, or the gateway that its deployment gave it to."""
     words = seen.words
-    for line in seen.line:
-        # Also what its sandbox is made with: programs that end before it begins.
-        if str(CARELESS) in line:
-            return any(f"--serves={server}" in line for server in canary.servers)
+    if str(CARELESS) in words:
+        return any(f"--serves={server}" in words for server in canary.servers)
     is_gateway = words[-4:-1] == ["services", "serve", "gateway"]
     is_the_one = any(
         f"KEYFOB_KAFKA_MEMBER={name}".encode() in seen.environment.split(b"\0") for name in canary.gateways
