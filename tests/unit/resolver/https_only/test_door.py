@@ -103,6 +103,9 @@ async def test_an_instance_that_policy_did_not_sign_is_refused(door: HttpsDoor, 
 async def test_an_instance_of_the_sealed_profile_does_not_come_in_by_certificate(door: HttpsDoor, where: str) -> None:
     sealed = door.certificate(door.bench.gateway.identity.id)
     assert (await knock(door, where, peer=sealed)).status == 401
+    if where == "resolve":
+        # By its profile, before any look at a certificate that its record does not even have.
+        assert door.bench.reasons() == [(Phase.REFUSED, "assertion-invalid:not-active-in-this-profile")]
 
 
 async def test_an_instance_of_the_https_profile_does_not_come_in_by_assertion(door: HttpsDoor) -> None:
