@@ -212,7 +212,7 @@ class Seats:
                 continue
             # A version is replaced for the whole server; a right ends for one seat.
             if one.urgency is Urgency.DRAIN:
-                self._drain(seat.running, one.why)
+                self._drain(seat.running, one.why, one.within_s)
             else:
                 self._throw_out(seat, one.why)
 
@@ -312,7 +312,8 @@ class Seats:
         else:
             self._leave(before)
             if not before.running.seats:
-                self._drain(before.running, LeaseEnd.REPLACED)
+                within_s = self._instance.fence.remaining_s(self._instance.clock())
+                self._drain(before.running, LeaseEnd.REPLACED, within_s)
 
     def _start(self, load: Load, holding: Holding) -> Running:
         try:
@@ -364,9 +365,9 @@ class Seats:
         for seat in [*running.seats, *running.left][:1]:
             self._findings.redacted(running.upstream, seat.holding)
 
-    def _drain(self, running: Running, why: LeaseEnd) -> None:
+    def _drain(self, running: Running, why: LeaseEnd, within_s: float) -> None:
         self._retire(running, why)
-        running.upstream.drain()
+        running.upstream.drain(within_s)
 
     def _retire(self, running: Running, why: LeaseEnd | None) -> None:
         """No seat leads to it any more."""

@@ -115,11 +115,15 @@ class Upstream:
                 self._redaction.wipe()
             self._fail(Unavailable("The MCP server ended."))
 
-    def drain(self) -> None:
-        """No new calls; running ones may finish within the drain time, then it is stopped."""
+    def drain(self, within_s: float) -> None:
+        """No new calls; running ones may finish within the drain time, so that it is gone in `within_s` seconds."""
         if self.takes_calls:
             self.state = State.DRAINING
-            self._drainer = asyncio.create_task(self._drain(), name="drain")
+            left_s = within_s - self._limits.stop_s
+            if left_s <= 0:
+                self.kill()
+            else:
+                self._drainer = asyncio.create_task(self._drain(min(self._limits.drain_s, left_s)), name="drain")
 
     def stop(self) -> None:
         """End it, politely: SIGTERM, a grace, SIGKILL."""
@@ -248,9 +252,9 @@ class Upstream:
             finally:
                 await _cancel(opening, stopped)
 
-    async def _drain(self) -> None:
+    async def _drain(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.drain_s):
+            async with asyncio.timeout(seconds):
                 await self._quiet.wait()
         self.stop()
 

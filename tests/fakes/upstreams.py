@@ -59,7 +59,7 @@ class FakeUpstream:
         taken, self.redacted = self.redacted, {}
         return taken
 
-    def drain(self) -> None:
+    def drain(self, within_s: float) -> None:
         self._end("drain")
 
     def stop(self) -> None:

@@ -35,7 +35,11 @@ class TickFence:
 
     def closed(self, moment: Moment) -> bool:
         """Whether nothing may be used now."""
+        return self.remaining_s(moment) < 0
+
+    def remaining_s(self, moment: Moment) -> float:
+        """Seconds until it closes if no newer tick comes; negative when it is closed."""
         heard = self._heard
         if heard is None:
-            return True
-        return moment.monotonic - heard.monotonic > self.bound_s or moment.wall - heard.wall > self.bound_s
+            return -self.bound_s
+        return self.bound_s - max(moment.monotonic - heard.monotonic, moment.wall - heard.wall)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -219,6 +219,10 @@ class Instance:
             case Heard(offset, notice, traceparent):
                 fenced = self.ledger.apply(offset, notice)
                 if fenced:
+                    # By the newest tick before the notice: a later one says nothing about what the notice ended, and
+                    # whoever waits counts this instance's bound from the notice on.
+                    within_s = self.fence.remaining_s(self.clock())
+                    fenced = tuple(replace(one, within_s=within_s) for one in fenced)
                     with telemetry.span("end leases", parent=traceparent):
                         self._tell(fenced)
             case Ticked(offset, seq, signed_at):

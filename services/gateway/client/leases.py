@@ -75,6 +75,8 @@ class Fenced:
     lease: Lease
     urgency: Urgency
     why: LeaseEnd
+    within_s: float = 0.0
+    """When running calls may finish: seconds until even they may not use it, from when others count on that."""
 
 
 def rests_on_what_ended(lease: Lease, notice: Notice) -> bool:

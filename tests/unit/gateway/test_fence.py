@@ -25,6 +25,12 @@ def test_it_is_closed_until_the_first_tick() -> None:
     assert TickFence().closed(START)
 
 
+def test_what_remains_is_counted_on_the_clock_that_ran_further() -> None:
+    assert heard().remaining_s(later(monotonic=10, wall=20)) == 40
+    assert heard().remaining_s(later(monotonic=30, wall=-20)) == 30
+    assert TickFence().remaining_s(START) < 0
+
+
 def test_it_closes_after_the_bound_on_the_monotonic_clock_although_the_wall_clock_was_set_back() -> None:
     assert not heard().closed(later(monotonic=60, wall=-3600))
     assert heard().closed(later(monotonic=60.1, wall=-3600))

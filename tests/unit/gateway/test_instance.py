@@ -221,6 +221,22 @@ async def test_a_minute_without_a_tick_fences_everything(
             await instance.resolve(TOKEN, WANTED)
 
 
+async def test_a_drain_is_bounded_by_the_tick_before_its_notice_and_by_no_later_one(
+    installation: Installation, reference: Reference
+) -> None:
+    clock = installation.clock
+    async with running(installation) as instance:
+        told: list[Fenced] = []
+        instance.on_fenced = told.extend
+        await instance.resolve(TOKEN, WANTED)
+        clock.monotonic = clock.wall = 50.0
+        installation.say(installation.rotate(reference, b"new value"))
+        installation.tick()
+        await until(lambda: told)
+        assert [one.urgency for one in told] == [Urgency.DRAIN]
+        assert 9 < told[0].within_s <= 10
+
+
 async def test_the_fence_closes_without_being_asked(installation: Installation) -> None:
     clock = installation.clock
     async with running(installation) as instance:

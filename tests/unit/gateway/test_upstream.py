@@ -86,11 +86,11 @@ async def test_states_only_move_forward() -> None:
     async with living(upstream) as life:
         await upstream.ready()
         upstream.stop()
-        upstream.drain()
+        upstream.drain(60)
         assert upstream.state is State.STOPPING
         await life
         upstream.stop()
-        upstream.drain()
+        upstream.drain(60)
         upstream.kill()
     assert upstream.state is State.GONE
 
@@ -100,7 +100,7 @@ async def test_while_it_drains_running_calls_finish_and_then_it_goes() -> None:
     async with living(upstream) as life:
         await upstream.ready()
         async with upstream.call() as session:
-            upstream.drain()
+            upstream.drain(60)
             assert not upstream.takes_calls
             assert (await session.list_tools()).tools, "this call goes on"
             assert upstream.state is State.DRAINING
@@ -112,7 +112,27 @@ async def test_a_call_that_never_ends_is_not_waited_for_longer_than_the_drain_ti
     async with living(upstream) as life:
         await upstream.ready()
         async with upstream.call():
-            upstream.drain()
+            upstream.drain(60)
+            await life
+    assert upstream.state is State.GONE
+
+
+async def test_a_drain_ends_where_others_count_on_it_although_the_drain_time_is_longer() -> None:
+    upstream = Upstream(teller("--stubborn"), values(), limits(drain_s=3600, stop_s=0.05))
+    async with living(upstream) as life:
+        await upstream.ready()
+        async with upstream.call():
+            upstream.drain(0.1)
+            await life
+    assert upstream.state is State.GONE
+
+
+async def test_where_not_even_the_grace_fits_a_drain_is_a_kill() -> None:
+    upstream = Upstream(teller("--stubborn"), values(), limits(drain_s=3600, stop_s=3600))
+    async with living(upstream) as life:
+        await upstream.ready()
+        async with upstream.call():
+            upstream.drain(3600)
             await life
     assert upstream.state is State.GONE
 
