@@ -10,8 +10,7 @@ from typing import Any
 from mcp import types
 from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fakes.asgi_stream import StreamingASGI
 
@@ -23,7 +22,7 @@ class HttpTeller:
     """`answers` are given instead of the server's own, first in, first out."""
 
     seen: list[dict[str, str]] = field(default_factory=list)
-    answers: list[Response] = field(default_factory=list)
+    answers: list[ASGIApp] = field(default_factory=list)
     manager: StreamableHTTPSessionManager | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx2
 import pytest
 from mcp import MCPError
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from services.gateway.redaction import Redaction, Secret
 from services.gateway.streamable import Credential, Injecting, Place, locate
@@ -127,15 +130,21 @@ async def test_what_the_server_says_of_its_credential_does_not_come_back(install
         agents.connect(TOKEN_A, "elsewhere") as client,
     ):
         assert await agents.ask(client, "echo") == "Bearer [redacted]"
-        error = {"code": -32000, "message": "value-of-a", "data": ["value-of-a"]}
-        body = {"jsonrpc": "2.0", "id": 0, "error": error}
         for status in (200, 400, 500):
-            teller.answers.append(JSONResponse(body, status_code=status))
+            teller.answers.append(partial(_fails, status))
             with pytest.raises(MCPError) as failed:
                 await client.call_tool("headers")
             assert "value-of-a" not in str((failed.value.message, failed.value.data))
         await until(lambda: any(receipt.findings for receipt in installation.receipts))
     assert all(headers["accept-encoding"] == "identity" for headers in teller.seen)
+
+
+async def _fails(status: int, scope: Scope, receive: Receive, send: Send) -> None:
+    """The very request that came, with an error that quotes the credential."""
+    asked = await Request(scope, receive).json()
+    error = {"code": -32000, "message": "value-of-a", "data": ["value-of-a"]}
+    answer = JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "error": error}, status_code=status)
+    await answer(scope, receive, send)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "identity, gzip", "unknown"])
