@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from services.dev.platform import READ_VALUES, Broker, DevIssuer, Platform, broker_from_env
 from services.dev.platform.private import write_private
@@ -83,6 +84,23 @@ class World:
     def token(self, hospital: str, subject: str = "agent") -> str:
         """A token of somebody who works there."""
         return self.issuer.token(subject, [f"{hospital}-staff"])
+
+
+async def forget_custody(kafka: KafkaSettings) -> None:
+    """Make the topic of custody anew, for a database that has published nothing: a relay refuses another one's past."""
+    (topic,) = (topic for topic in TOPICS if topic.name == topics.CUSTODY_CHANGES)
+    admin = AIOKafkaAdminClient(**kafka.client())
+    await admin.start()
+    try:
+        await admin.delete_topics([topic.name])
+
+        async def gone() -> bool:
+            return topic.name not in await admin.list_topics()
+
+        await until(gone, within=15)
+    finally:
+        await admin.close()
+    await ensure_topics(kafka, [topic])
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

@@ -22,7 +22,7 @@ from shared.custody import Kek, save_new_kek
 from shared.custody.directory import key_path
 from shared.events.custody import KeyAction, KeyChange
 from tests.fakes.gateway import TARGET, FakeGateway, values
-from tests.integration.resolver.conftest import World, secret_of
+from tests.integration.resolver.conftest import World, forget_custody, secret_of
 from tests.integration.resolver.test_process import process
 from tests.integration.resolver.topics import reading
 from tests.waiting import until
@@ -73,6 +73,7 @@ class Installation:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def installation(world: World, platform: Platform, tmp_path: Path) -> AsyncIterator[Installation]:
+    await forget_custody(world.kafka)
     name = f"keys_{secrets.token_hex(4)}"
     await platform.postgres.create_database(name, owner=name, password=secrets.token_urlsafe(16))
     await platform.postgres.execute(f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {name}", database=name)

@@ -30,7 +30,7 @@ from shared.events.custody import KeyChange, ValueAction, ValueChange
 from shared.events.policy import LocalOwner, LocalValueOrigin
 from tests.fakes.asgi import Reply, call
 from tests.fakes.gateway import FakeGateway, values
-from tests.integration.resolver.conftest import World, secret_of
+from tests.integration.resolver.conftest import World, forget_custody, secret_of
 from tests.integration.resolver.topics import reading, streams
 from tests.waiting import until
 
@@ -98,6 +98,7 @@ class Ward:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def ward(world: World, platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ward]:
     """In hospital-a each person brings a value, in hospital-b the profile has one; DB_URL of a server of their own."""
+    await forget_custody(world.kafka)
     name = f"ward_{secrets.token_hex(4)}"
     await platform.postgres.create_database(name, owner=name, password=secrets.token_urlsafe(16))
     await platform.postgres.execute(f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {name}", database=name)
