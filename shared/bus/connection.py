@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from shared.bus.cloudevents import Message
 from shared.bus.consumer import MendingConsumer
+from shared.bus.producer import EndingProducer
 from shared.errors import KeyfobError, Unavailable, cut
 from shared.topics import Topic
 
@@ -88,7 +88,7 @@ class KafkaSettings(BaseModel):
         """An idempotent producer, `acks=all`, not started."""
         # No lingering: a resolve waits for its record, and what comes while a batch is on its way is grouped anyway.
         safe = {"enable_idempotence": True, "acks": "all", "linger_ms": 0, "max_batch_size": BATCH_BYTES}
-        return AIOKafkaProducer(**(self.client() | safe | more))
+        return EndingProducer(**(self.client() | safe | more))
 
     def repeating_producer(self) -> AIOKafkaProducer:
         """A producer for messages that change nothing when they come twice (notices, ticks, receipts), not started.
@@ -134,10 +134,19 @@ async def connect(client: Client, *, what: str, retry_after_s: float = RETRY_AFT
 
 
 async def disconnect(client: Client, *, within_s: float = STOP_WITHIN_S) -> None:
-    """Stop a producer or consumer without waiting for ever: an idempotent one flushes while the broker is away."""
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(within_s):
-            await client.stop()
+    """Stop a producer or consumer, without waiting for ever: a producer sends what is left, and the broker may be away.
+
+    Whatever goes wrong, nothing is raised, and nothing of it is left at work.
+    """
+    # In a task of its own: aiokafka's consumer cancels tasks that it then awaits, and so raises CancelledError itself.
+    stopping = asyncio.ensure_future(client.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=within_s)
+    finally:
+        stopping.cancel()
+        await asyncio.wait({stopping}, timeout=within_s)
+    if stopping.done() and not stopping.cancelled() and (error := stopping.exception()):
+        log.debug("kafka-disconnected-with-an-error", error=cut(error))
 
 
 async def publish(producer: AIOKafkaProducer, message: Message, *, deadline_s: float) -> tuple[int, int]:

@@ -15,6 +15,7 @@ Two things are mended here, in one place; towards Apache Kafka neither ever acts
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,17 @@ class MendingConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is no
         """Take the arguments of `AIOKafkaConsumer`."""
         super().__init__(*topics, **arguments)
         self._client.send = mended(self._client.send)
+
+    async def stop(self) -> None:
+        """Leave the group and disconnect, also where aiokafka fails or is cancelled half-way."""
+        try:
+            await super().stop()
+        finally:
+            # Both may be closed twice.
+            if self._fetcher is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._fetcher.close()
+            await self._client.close()
 
 
 def mended(send: Send) -> Send:

@@ -62,7 +62,7 @@ class TestSettings:
 
     async def test_a_producer_waits_for_all_replicas_and_writes_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[dict[str, Any]] = []
-        monkeypatch.setattr(connection, "AIOKafkaProducer", lambda **arguments: made.append(arguments))
+        monkeypatch.setattr(connection, "EndingProducer", lambda **arguments: made.append(arguments))
         KafkaSettings().producer(transactional_id="x")
         KafkaSettings().repeating_producer()
         assert [(one["acks"], one["enable_idempotence"]) for one in made] == [("all", True), ("all", False)]
