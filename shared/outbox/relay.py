@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +147,7 @@ class Relay:
             transactional_id=f"keyfob-relay-{self._schema}", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS
         )
         try:
-            async with asyncio.timeout(TAIL_WITHIN_S):
+            async with _broker_answers(within_s=TAIL_WITHIN_S):
                 # This fences whoever held the id before: from here on they publish nothing.
                 await producer.start()
             await self._publish_all(store, producer)
@@ -155,7 +156,8 @@ class Relay:
 
     async def _publish_all(self, store: OutboxStore, producer: AIOKafkaProducer) -> None:
         # Behind the fence, for up to it an earlier relay may have published.
-        tail = await read_tail(self._kafka, self._state_topic, within_s=TAIL_WITHIN_S, log_key=self._log_key)
+        async with _broker_answers(within_s=TAIL_WITHIN_S):
+            tail = await read_tail(self._kafka, self._state_topic, within_s=TAIL_WITHIN_S, log_key=self._log_key)
         match judge(tail, await store.counters(), await store.commit_id(tail.seq)):
             case Refuse(reason):
                 await self._refuse(store, reason)
@@ -209,12 +211,22 @@ def _without_holes(commits: list[StoredCommit], *, after: int) -> list[StoredCom
     return [commit for number, commit in enumerate(commits, after + 1) if commit.seq == number]
 
 
+@contextlib.asynccontextmanager
+async def _broker_answers(*, within_s: float) -> AsyncIterator[None]:
+    """Call a timeout what it is: it was not the database that did not answer."""
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except TimeoutError:
+        raise Unavailable(f"no answer within {within_s:g} s") from None
+
+
 async def publish_commits(producer: AIOKafkaProducer, commits: list[StoredCommit]) -> None:
     """Publish whole commits in one Kafka transaction, in order.
 
-    Any error, a timeout included, leaves the outcome unknown: close the producer and start from the tail.
+    Any error, `Unavailable` for a timeout, leaves the outcome unknown: close the producer and start from the tail.
     """
-    async with asyncio.timeout(PUBLISH_WITHIN_S):
+    async with _broker_answers(within_s=PUBLISH_WITHIN_S):
         sent = await _send_all(producer, commits)
     # The transaction may count as committed while a message of it was refused: then it is a failure all the same.
     for delivery in sent:

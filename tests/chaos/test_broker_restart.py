@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
+import asyncpg
 import pytest
 
+from services.dev.stack.environments import DATABASE
 from services.gateway.client.leases import Floor
 from services.gateway.client.resolving import Refused, Resolvers
 from tests.chaos.clients import Client
@@ -51,20 +53,44 @@ async def test_without_a_broker_resolves_are_refused_and_after_it_everything_goe
 
 
 async def _gone(attacked: Ordeal) -> None:
-    """Kill the broker. One that must save at its end acknowledges to the last, and loses that: nobody writes then."""
+    """Kill the broker. One that must save at its end acknowledges to the last, and loses that: nobody writes then.
+
+    Nor does anybody then publish: such a broker also spoils the transactions that are open at its end.
+    """
     stack = attacked.stage.stack
     broker = stack.platform.broker
     if broker.survives_kill:
         broker.kill()
         return
     writers = list(stack.supervisor.processes.values())
-    for process in writers:
-        process.suspend()
+
+    async def all_stand_still() -> bool:
+        for process in writers:
+            process.suspend()
+        if await _nothing_is_to_be_published(stack.platform.postgres.dsn(DATABASE)):
+            return True
+        for process in writers:
+            process.resume()
+        return False
+
+    await until(all_stand_still, within=60, every=0.05)
     try:
         await broker.stop()
     finally:
         for process in writers:
             process.resume()
+
+
+async def _nothing_is_to_be_published(dsn: str) -> bool:
+    """Every outbox is empty: a relay forgets a commit only when its transaction has ended."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        schemas = await connection.fetch("SELECT schemaname FROM pg_tables WHERE tablename = 'outbox'")
+        assert schemas
+        counts = [await connection.fetchval(f'SELECT count(*) FROM "{name}".outbox') for (name,) in schemas]  # noqa: S608
+    finally:
+        await connection.close()
+    return not any(counts)
 
 
 async def _refuses(one: Client, url: str) -> None:

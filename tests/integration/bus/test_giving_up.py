@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaProducer
 
 from services.dev.platform import Broker
 from shared.bus.connection import KafkaSettings, disconnect, ensure_topics
@@ -85,3 +87,34 @@ async def test_a_broker_that_hangs_holds_nothing_up(kafka: KafkaSettings, topic:
         await until(lambda: not asyncio.all_tasks() - before, within=10)
     finally:
         own_broker.process.resume()
+
+
+async def test_a_commit_that_nobody_waits_for_any_more_is_carried_to_its_end(
+    kafka: KafkaSettings, topic: Topic, own_broker: Broker
+) -> None:
+    producer = await transacting(kafka)
+    own_broker.process.suspend()
+    try:
+        await producer.send(topic.name, b"committed")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await producer.commit_transaction()
+        stopping = asyncio.create_task(disconnect(producer, within_s=10))
+    finally:
+        own_broker.process.resume()
+    await stopping
+    assert [message.value for message in await everything_in(kafka, topic.name)] == [b"committed"]
+
+
+async def test_what_nobody_asked_to_commit_is_aborted(kafka: KafkaSettings, topic: Topic) -> None:
+    producer = await transacting(kafka)
+    await producer.send_and_wait(topic.name, b"not committed")
+    await disconnect(producer, within_s=10)
+    assert await everything_in(kafka, topic.name) == []
+
+
+async def transacting(kafka: KafkaSettings) -> AIOKafkaProducer:
+    producer = kafka.producer(transactional_id="tests", transaction_timeout_ms=10_000)
+    await producer.start()
+    await producer.begin_transaction()
+    return producer
