@@ -215,6 +215,7 @@ class Consumption:
             decoder=_decoder,
             max_poll_interval_ms=3_600_000,  # a handler may wait out an outage; `liveness` finds the stuck ones
             rebalance_timeout_ms=30_000,
+            heartbeat_interval_ms=1_000,  # only at a heartbeat do members hear that another one came or went
             **(batching.arguments() if batching else {}),
             **{name: CONSUMER_DEFAULTS[name] for name in ("isolation_level", "auto_offset_reset")},
         )

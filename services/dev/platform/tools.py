@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import importlib.util
 import platform
 import shutil
 import sys
@@ -59,13 +60,16 @@ async def _make(name: str, lock: Path, place: Path, say: Callable[[str], None]) 
     log = place.with_suffix(".log")
     say(f"Installing {name} into an environment of its own (once; log: {log}) …")
     await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
-    venv = (sys.executable, "-m", "venv", str(place))
+    # Our own pip can install into it, and one that stands there only for that takes five seconds to make.
+    borrow = importlib.util.find_spec("pip") is not None
+    venv = (sys.executable, "-m", "venv", *(("--without-pip",) if borrow else ()), str(place))
     environment = fetcher_environment()
     await run_to_end(Process(f"venv of {name}", venv, env=environment, log=log), within_s=_INSTALL_WITHIN_S)
     python = str(place / "bin" / "python")
     options = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--only-binary", ":all:")
-    pip = (python, "-m", "pip", "install", *options, "--requirement", str(lock))
-    await run_to_end(Process(f"pip for {name}", pip, env=environment, log=log), within_s=_INSTALL_WITHIN_S)
+    pip = (sys.executable, "-m", "pip", "--python", python) if borrow else (python, "-m", "pip")
+    install = (*pip, "install", *options, "--requirement", str(lock))
+    await run_to_end(Process(f"pip for {name}", install, env=environment, log=log), within_s=_INSTALL_WITHIN_S)
     say(f"Installed {name}.")
 
 

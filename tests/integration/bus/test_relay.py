@@ -285,8 +285,9 @@ async def test_it_finds_the_tail_behind_markers_and_strangers(
 
 
 async def test_a_restart_of_the_broker_loses_and_doubles_nothing(
-    service_on_own_broker: Service, own_broker: Broker
+    service_on_own_broker: Service, own_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relay_module, "PUBLISH_WITHIN_S", 1.0)
     service = service_on_own_broker
     async with service.relaying() as relay:
         await service.commit("before")

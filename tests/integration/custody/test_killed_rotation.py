@@ -6,14 +6,13 @@ import asyncio
 import os
 import random
 import signal
-import sys
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 
 import pytest
 
-from services.dev.platform import Process, plain_environment
 from shared.custody.key_text import is_key_id
 from tests.integration.custody.conftest import ALICE, House, Replica
+from tests.integration.custody.rewrap_process import rewrapper
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
@@ -21,7 +20,8 @@ pytestmark = pytest.mark.timeout(180)
 KILLS = 20
 VALUES = int(os.environ.get("KEYFOB_ROTATION_VALUES", "600"))
 """10,000 for the long ordeal."""
-ROOT = Path(__file__).resolve().parents[3]
+BATCH = max(1, VALUES // 100)
+REWRAPPER = "resolver-killed"
 
 # Every change of a wrap, as the database saw it commit: what the product says of itself proves nothing.
 WITNESS = """
@@ -31,21 +31,6 @@ CREATE FUNCTION note_rewrap() RETURNS trigger LANGUAGE plpgsql AS
 CREATE TRIGGER witness AFTER UPDATE OF wrap ON local_values FOR EACH ROW
   WHEN (OLD.wrap IS DISTINCT FROM NEW.wrap) EXECUTE FUNCTION note_rewrap();
 """
-
-
-def rewrapper(house: House, log: Path) -> Process:
-    process = Process(
-        "rewrapper",
-        (
-            sys.executable, "-m", "tests.integration.custody.rewrap_process",
-            str(house.directory()), "resolver-killed", str(max(1, VALUES // 100)),
-        ),
-        env=plain_environment(HOUSE_DSN=house.dsn),
-        log=log,
-        cwd=ROOT,
-    )  # fmt: skip
-    process.start()
-    return process
 
 
 async def done(house: House) -> int:
@@ -59,7 +44,7 @@ async def keep_opening(replica: Replica, opened: list[bool]) -> None:
         opened.append(await replica.opens(chosen.randrange(VALUES)))
 
 
-async def test_killed_at_twenty_points_while_values_are_opened(house: House, tmp_path: Path) -> None:
+async def test_killed_at_twenty_points_while_values_are_opened(house: House) -> None:
     old = await house.generate()
     chosen = random.Random(11)  # noqa: S311 - repeatable, on purpose
     async with house.replica(rewraps=False) as replica:
@@ -76,14 +61,15 @@ async def test_killed_at_twenty_points_while_values_are_opened(house: House, tmp
             if await done(house) >= point:
                 # The one before got this far before its signal reached it.
                 continue
-            process = rewrapper(house, tmp_path / "rewrapper.log")
+            process = rewrapper(house, REWRAPPER, batch=BATCH)
             await until(lambda: _reached(house, point), within=30, every=0.001)  # noqa: B023 - awaited here
             process.kill()
-            assert await process.wait(10) == -signal.SIGKILL
+            assert await _ended(process) == -signal.SIGKILL
             killed += 1
-        last = rewrapper(house, tmp_path / "rewrapper.log")
+        last = rewrapper(house, REWRAPPER, batch=BATCH)
         await replica.rotated()
-        await last.stop()
+        last.kill()
+        await _ended(last)
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
         assert all([await replica.opens(number) for number in range(VALUES)])
@@ -103,3 +89,8 @@ async def test_killed_at_twenty_points_while_values_are_opened(house: House, tmp
 
 async def _reached(house: House, point: int) -> bool:
     return await done(house) >= point
+
+
+async def _ended(process: BaseProcess) -> int | None:
+    await until(lambda: not process.is_alive(), within=10)
+    return process.exitcode
