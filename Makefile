@@ -36,7 +36,7 @@ WHOLE := tests/e2e tests/chaos
 .PHONY: test
 test: install ## Run every test that needs no containers (BROKER=apache: on Apache Kafka)
 	@mkdir -p build && rm -f build/failed-*
-	@$(BIN)/python -m pytest $(PARTS) -n 2 --dist loadfile --no-loadscope-reorder -o cache_dir=build/cache || touch build/failed-parts
+	@$(BIN)/python -m pytest $(PARTS) -n 3 --dist loadfile --no-loadscope-reorder -o cache_dir=build/cache || touch build/failed-parts
 	@$(BIN)/python -m pytest $(WHOLE) || touch build/failed-whole
 	@test ! -e build/failed-parts -a ! -e build/failed-whole
 

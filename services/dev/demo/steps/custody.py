@@ -111,8 +111,8 @@ async def use_each_deployments_own(stage: Stage) -> None:
     await _open_profile(stage, _REGIONAL, {"environment": {"variable": _VARIABLE, "labels": {}}})
     agent = stage.agent("agent-regional", [f"staff-{_REGIONAL}"])
     homes = dict(zip(GATEWAYS, stage.hospitals, strict=True))
+    await asyncio.gather(*(_deploy(stage, gateway, hospital) for gateway, hospital in homes.items()))
     for gateway, hospital in homes.items():
-        await _deploy(stage, gateway, hospital)
         async with agent.connect(stage.url(gateway, _REGIONAL)) as database:
             expect(await database.patients() == hospital.patients, f"{gateway} gives the value of its own environment")
         stage.narrator.say(f"{gateway} (region={REGIONS[gateway]}): {', '.join(hospital.patients)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from services.dev.demo.hospitals import PATIENTS, Hospital
 from services.dev.demo.narration import expect
 from services.dev.demo.stage import FIELD, GATEWAYS, REGIONS, SERVER, Stage
@@ -12,7 +14,7 @@ async def start_everything(stage: Stage) -> None:
     """Two gateways, each enrolled with keys and labels of its own; the rest was started before the curtain."""
     for name in GATEWAYS:
         await stage.stack.enrol_gateway(name, labels={"region": REGIONS[name]})
-        await stage.stack.start_gateway(name)
+    await asyncio.gather(*map(stage.stack.start_gateway, GATEWAYS))
     processes = stage.stack.supervisor.processes
     stage.narrator.say(f"{len(processes)} processes of ours: {', '.join(processes)}")
     instances = await stage.stack.every("policy", "/v1/instances")
