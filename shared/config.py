@@ -86,6 +86,11 @@ def _brokers(text: str) -> str:
     return text
 
 
+Brokers = Annotated[str, AfterValidator(_brokers)]
+BrokersOrNone = Annotated[str, AfterValidator(lambda text: text and _brokers(text))]
+"""Empty where somebody else says it."""
+
+
 def _database_url(text: str) -> str:
     # Here and below, for commands and services without a database: it takes a quarter of a second to load.
     from sqlalchemy import make_url  # noqa: PLC0415
@@ -107,9 +112,7 @@ class CommonSettings(_Settings):
 
     # The strict one: a setting that was forgotten loosens nothing.
     mode: Mode = Mode.PRODUCTION
-    kafka_bootstrap: Annotated[str, AfterValidator(_brokers)] = Field(
-        "127.0.0.1:9092", description="host:port, comma separated"
-    )
+    kafka_bootstrap: Brokers = Field("127.0.0.1:9092", description="host:port, comma separated")
     kafka_security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT")
     kafka_sasl_mechanism: str = "SCRAM-SHA-512"
     kafka_sasl_username: str = ""

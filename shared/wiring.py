@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -18,6 +19,7 @@ from shared.crypto.signing import VerifyKey
 from shared.delivery.receipts import Resolvers
 from shared.errors import Unavailable, cut
 from shared.identity import JwksFetcher, TokenVerifier, TrustedIssuer
+from shared.origins import is_loopback
 from shared.projection.records import Authority
 from shared.topics import Topic
 
@@ -54,7 +56,17 @@ def kafka_settings(common: CommonSettings, *, client_id: str) -> KafkaSettings:
         setting = f"KEYFOB_KAFKA_{str(first['loc'][0]).upper()}"
         raise Misconfigured(f"{setting} is none of the choices: {first['msg']}.") from None
     _check_credentials(kafka)
+    _check_encryption(kafka, common.mode)
     return kafka
+
+
+def _check_encryption(kafka: KafkaSettings, mode: Mode) -> None:
+    # No value is ever in a topic; who may use what, who used it and when is nobody else's business either.
+    hosts = (urlsplit(f"//{broker.strip()}").hostname or "" for broker in kafka.bootstrap.split(","))
+    if mode is Mode.PRODUCTION and kafka.security_protocol.endswith("PLAINTEXT") and not all(map(is_loopback, hosts)):
+        raise Misconfigured(
+            "KEYFOB_KAFKA_SECURITY_PROTOCOL must be SSL or SASL_SSL in production, but for brokers on this machine."
+        )
 
 
 def _check_credentials(kafka: KafkaSettings) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.gateway.sandboxes import Choice
-from shared.config import HttpSettings
+from shared.config import BrokersOrNone, HttpSettings
 
 
 class GatewaySettings(HttpSettings):
@@ -23,7 +23,7 @@ class GatewaySettings(HttpSettings):
     enrolment_token_file: Path | None = Field(None, description="single-use token, mode 0600; for the first start only")
     policy_url: str = Field("", description="origin of policy; for the first start only")
     resolver_urls: str = Field("", description="origins of resolvers, comma separated; empty: as enrolment said")
-    kafka_bootstrap: str = Field("", description="host:port; empty: as enrolment said, else KEYFOB_KAFKA_BOOTSTRAP")
+    kafka_bootstrap: BrokersOrNone = Field("", description="host:port; empty: as enrolment said, else the common one")
 
     fence_s: float = Field(
         60.0,

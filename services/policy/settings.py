@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from shared.config import DatabaseSettings, HttpSettings, Misconfigured, Mode
+from shared.config import BrokersOrNone, DatabaseSettings, HttpSettings, Misconfigured, Mode
 from shared.crypto.signing import VerifyKey
 from shared.origins import checked_origins
 
@@ -25,7 +25,9 @@ class PolicySettings(HttpSettings, DatabaseSettings):
     instance_ca_file: Path | None = Field(None, description="PEM of that key's certificate; not set: there are none")
     instance_certificate_days: int = Field(365, ge=1, le=3650, description="after which an instance enrols anew")
     notifier_url: str = Field("", description="origin of the notifier, for gateways that can't reach the broker")
-    gateway_kafka_bootstrap: str = Field("", description="broker addresses as gateways see them; empty: as we do")
+    gateway_kafka_bootstrap: BrokersOrNone = Field(
+        "", description="broker addresses as gateways see them; empty: as we do"
+    )
     tick_every_s: float = Field(1.0, gt=0, description="between signed ticks; their absence is what stops resolvers")
     windows_every_s: float = Field(0.25, gt=0, description="between looks for grants whose window opens or closes")
 

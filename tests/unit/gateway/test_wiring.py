@@ -96,6 +96,11 @@ async def test_an_address_that_would_carry_tokens_in_the_clear_stops_the_start()
         built(enrolled(resolver="http://resolver.example"), Mode.PRODUCTION)
 
 
+def test_a_broker_that_is_none_ends_the_start() -> None:
+    with pytest.raises(Misconfigured, match="KEYFOB_GATEWAY_KAFKA_BOOTSTRAP: must be host:port"):
+        GatewaySettings(kafka_bootstrap="kafka://b:1", name="ward-7")
+
+
 @pytest.mark.parametrize(
     ("setting", "told", "expected"),
     [("own:1", "told:2", "own:1"), ("", "told:2", "told:2"), ("", "", COMMON.kafka_bootstrap)],

@@ -48,6 +48,26 @@ class TestKafka:
             "PLAINTEXT", None, None, None,
         )  # fmt: skip
 
+    @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
+    @pytest.mark.parametrize("brokers", ["broker.example:9092", "127.0.0.1:9092,10.0.0.7:9092", "[2001:db8::1]:9092"])
+    def test_production_speaks_to_other_machines_only_with_tls(
+        self, password: Path, protocol: str, brokers: str
+    ) -> None:
+        said = {
+            "kafka_bootstrap": brokers,
+            "kafka_security_protocol": protocol,
+            "kafka_sasl_username": "sync",
+            "kafka_sasl_password_file": password,
+        }
+        with pytest.raises(Misconfigured, match="KEYFOB_KAFKA_SECURITY_PROTOCOL must be SSL or SASL_SSL"):
+            kafka_settings(CommonSettings.model_validate(said | {"mode": Mode.PRODUCTION}), client_id="x")
+        assert kafka_settings(CommonSettings.model_validate(said | {"mode": Mode.DEVELOPMENT}), client_id="x")
+
+    @pytest.mark.parametrize("brokers", ["localhost", "localhost:9092", "127.0.0.1:9092, [::1]:9093"])
+    def test_on_this_machine_it_may_do_without(self, brokers: str) -> None:
+        common = CommonSettings(kafka_bootstrap=brokers, mode=Mode.PRODUCTION)
+        assert kafka_settings(common, client_id="x").bootstrap == brokers
+
     @pytest.mark.parametrize(
         ("wrong", "named"),
         [
