@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
+import psutil
 import pytest
 from mcp import MCPError
 
@@ -25,11 +25,9 @@ BOTH_REVISIONS = pytest.mark.parametrize("mode", [LEGACY, MODERN])
 
 
 def alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def reached(seen: list[int], number: int) -> bool:
