@@ -45,6 +45,8 @@ ASK_NAMES_AGAIN_S: Final = 30.0
 
 _TRIES: Final = 3
 
+NOT_KV2: Final = "the answer is not what KV version 2 answers"
+
 DEEPEST: Final = 64
 """Folders inside folders; far more than anybody has, and an end to a list that leads to itself."""
 
@@ -155,7 +157,12 @@ class Kv2Reader:
                 case Unreached():
                     yield answer
                     return
-            names = [name for name in answer.data.get("keys") or () if isinstance(name, str)]
+            keys = answer.data.get("keys")
+            # Only a further page may lack them: a folder without names is answered by 404, not by nothing.
+            if not isinstance(keys, list) and not (keys is None and after):
+                yield Unreached(NOT_KV2)
+                return
+            names = [name for name in keys or () if isinstance(name, str)]
             for entry in _entries(folder, names, answer.data.get("key_info")):
                 yield entry
             # One entry fewer or more than was asked for: the end, or a server without pages.
@@ -206,7 +213,7 @@ class Kv2Reader:
     async def _metadata(self, path: str) -> Observation:
         match await self._get(f"{self._mount}/metadata/{_quoted(path)}"):
             case _Ok(data):
-                return _found(path, data) or Unreached("the answer is not what KV version 2 answers")
+                return _found(path, data) or Unreached(NOT_KV2)
             case _Absent():
                 return Missing(path)
             case _Refused():
@@ -236,7 +243,7 @@ class Kv2Reader:
                 names = sorted(key for key in subkeys if is_key(key))
                 return _Names(version, tuple(names) if len(names) <= MOST_KEYS else None)
             case _Ok():
-                return Unreached("the answer is not what KV version 2 answers")
+                return Unreached(NOT_KV2)
             case _Refused() | _NoRoute():
                 self._ask_names_at = time.monotonic() + ASK_NAMES_AGAIN_S
                 return _Names(None, None)
@@ -289,7 +296,7 @@ def _read(answer: Answer) -> _Answer:
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
-        return Unreached("the answer is not what KV version 2 answers")
+        return Unreached(NOT_KV2)
     data = document.get("data")
     data = data if isinstance(data, dict) else {}
     if answer.status == HTTPStatus.OK:

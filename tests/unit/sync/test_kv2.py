@@ -346,6 +346,18 @@ async def test_paths_travel_as_they_are_called(vault: FakeKvHttp, make: Make) ->
         assert (seen.path, seen.version) == (path, 5)
 
 
+@pytest.mark.parametrize("data", [{}, {"keys": None}, {"keys": 1}, {"keys": "db"}, {"keys": {"db": 1}}])
+async def test_an_answer_without_a_list_is_no_empty_source(make: Make, data: object) -> None:
+    """Else whatever stands in front of a vault and answers 200 would take every reference for deleted."""
+    reader = make()
+
+    async def request(*_: object, **__: object) -> Answer:
+        return Answer(200, {}, json.dumps({"data": data}).encode())
+
+    reader._egress = type("Odd", (), {"request": staticmethod(request)})()  # type: ignore[assignment]
+    assert [entry async for entry in reader.entries()] == [Unreached("the answer is not what KV version 2 answers")]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
