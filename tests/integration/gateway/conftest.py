@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from services.gateway.app import Gateway, build
 from services.gateway.client.environment import NO_ENVIRONMENT, Environment
 from services.gateway.client.identity import Identity, Keys
 from services.gateway.client.posting import Posted
+from services.gateway.files import is_in_memory, usual_places
 from services.gateway.settings import GatewaySettings
 from shared import topics
 from shared.bus.cloudevents import Message, decode, encode, received
@@ -203,11 +205,27 @@ async def opened(
     world: World, identity: Identity, environment: Environment = NO_ENVIRONMENT
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """A gateway that runs, and its URL."""
+    # An instance empties its directories at its start, and another process may run tests with one of this id.
+    memory = next((place for place in usual_places() if is_in_memory(place)), None)
+    with (
+        tempfile.TemporaryDirectory(prefix="keyfob-scratch-") as scratch,
+        tempfile.TemporaryDirectory(prefix="keyfob-files-", dir=memory) as files,
+    ):
+        places = {"scratch_dir": Path(scratch), "value_file_dir": Path(files)}
+        async with _gateway(world, identity, environment, **places) as running:
+            yield running
+
+
+@contextlib.asynccontextmanager
+async def _gateway(
+    world: World, identity: Identity, environment: Environment, **places: Path
+) -> AsyncIterator[tuple[Gateway, str]]:
     common = CommonSettings(mode=Mode.DEVELOPMENT, kafka_bootstrap=world.broker.bootstrap, kafka_replication=1)
     settings = GatewaySettings(
         resolver_urls=AUDIENCE,
         kafka_bootstrap=world.broker.bootstrap,
         heartbeat_s=0.2,
+        **places,
         # A checkout may lie in /tmp, which sandboxes hide.
         sandbox_shows=",".join(map(str, (Path(__file__).parents[3], sys.prefix, sys.base_prefix))),
     )
