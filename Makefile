@@ -32,11 +32,13 @@ dev: install ## Start the same stack and leave it running
 
 PARTS := tests/unit tests/contract tests/integration
 WHOLE := tests/e2e tests/chaos
+# Each worker may run two brokers, and Apache Kafka's keep a core busy.
+WORKERS := $(if $(filter apache,$(BROKER)),2,3)
 
 .PHONY: test
 test: install ## Run every test that needs no containers (BROKER=apache: on Apache Kafka)
 	@mkdir -p build && rm -f build/failed-*
-	@$(BIN)/python -m pytest $(PARTS) -n 3 --dist loadfile --no-loadscope-reorder -o cache_dir=build/cache || touch build/failed-parts
+	@$(BIN)/python -m pytest $(PARTS) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -o cache_dir=build/cache || touch build/failed-parts
 	@$(BIN)/python -m pytest $(WHOLE) || touch build/failed-whole
 	@test ! -e build/failed-parts -a ! -e build/failed-whole
 
