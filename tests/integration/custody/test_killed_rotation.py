@@ -61,12 +61,14 @@ async def test_killed_at_twenty_points_while_values_are_opened(house: House) -> 
             if await done(house) >= point:
                 # The one before got this far before its signal reached it.
                 continue
-            process = rewrapper(house, REWRAPPER, batch=BATCH)
+            before = len(opened)
+            process = await started(house)
             await until(lambda: _reached(house, point), within=30, every=0.001)  # noqa: B023 - awaited here
             process.kill()
             assert await _ended(process) == -signal.SIGKILL
+            await until(lambda: len(opened) > before, within=30)  # noqa: B023 - awaited here
             killed += 1
-        last = rewrapper(house, REWRAPPER, batch=BATCH)
+        last = await started(house)
         await replica.rotated()
         last.kill()
         await _ended(last)
@@ -75,7 +77,7 @@ async def test_killed_at_twenty_points_while_values_are_opened(house: House) -> 
         assert all([await replica.opens(number) for number in range(VALUES)])
         now = await replica.desk.now()
     assert killed >= KILLS // 2
-    assert len(opened) > KILLS
+    assert len(opened) >= killed
     assert all(opened)
     assert dict(now.values) == {new: VALUES}
     assert now.rotation is not None
@@ -85,6 +87,11 @@ async def test_killed_at_twenty_points_while_values_are_opened(house: House) -> 
     ]
     assert is_key_id(new)
     assert await house.said() == [("made-current", old), ("made-current", new), ("rewrapped", new)]
+
+
+async def started(house: House) -> BaseProcess:
+    # In a thread: the first of them waits until all has been imported, and the reader has deadlines.
+    return await asyncio.to_thread(rewrapper, house, REWRAPPER, batch=BATCH)
 
 
 async def _reached(house: House, point: int) -> bool:
