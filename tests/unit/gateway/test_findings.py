@@ -10,8 +10,7 @@ import pytest
 from services.gateway.client.ledger import Ledger
 from services.gateway.upstream import Ended
 from shared.events.receipts import FindingKind, LeaseEnd
-from tests.fakes.installation import Installation
-from tests.unit.gateway.test_seats import SECOND_TOKEN, Hall, claim, hall
+from tests.unit.gateway.hall import SECOND_TOKEN, Hall, MakeHall, claim
 from tests.waiting import until
 
 AT = datetime.fromtimestamp(0, UTC)
@@ -26,24 +25,24 @@ async def use(here: Hall, arguments: bytes = b"{}") -> None:
         pass
 
 
-async def test_what_a_server_said_in_a_call_is_told_under_the_callers_lease(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_what_a_server_said_in_a_call_is_told_under_the_callers_lease(hall: MakeHall) -> None:
+    here = await hall()
     seat = await here.sit()
     here.started[0].redacted = {"DB_URL": 2}
     await use(here)
     assert told(here) == [(FindingKind.REDACTED, seat.holding.lease_ids[0], 2)]
 
 
-async def test_what_it_says_on_its_way_out_is_told_before_its_lease_is_over(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_what_it_says_on_its_way_out_is_told_before_its_lease_is_over(hall: MakeHall) -> None:
+    here = await hall()
     seat = await here.sit()
     here.started[0].redacted = {"DB_URL": 1}
     await here.gone(here.started[0])
     assert told(here) == [(FindingKind.REDACTED, seat.holding.lease_ids[0], 1)]
 
 
-async def test_what_it_says_between_calls_is_told_too(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_what_it_says_between_calls_is_told_too(hall: MakeHall) -> None:
+    here = await hall()
     await here.sit()
     here.started[0].redacted = {"DB_URL": 1}
     tending = asyncio.create_task(here.seats.tend(idle_s=600, every_s=0))
@@ -52,8 +51,8 @@ async def test_what_it_says_between_calls_is_told_too(installation: Installation
     await asyncio.gather(tending, return_exceptions=True)
 
 
-async def test_a_guess_is_told_and_the_call_goes_on(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_guess_is_told_and_the_call_goes_on(hall: MakeHall) -> None:
+    here = await hall()
     seat = await here.sit()
     here.started[0].guessable = ("DB_URL",)
     await use(here, b'{"q": "DB_URL"}')
@@ -63,8 +62,8 @@ async def test_a_guess_is_told_and_the_call_goes_on(installation: Installation) 
     assert len(told(here)) == 1
 
 
-async def test_where_a_guess_ends_the_seat_others_stay_on_the_server(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_where_a_guess_ends_the_seat_others_stay_on_the_server(hall: MakeHall) -> None:
+    here = await hall()
     here.seats._end_on_guess = True
     await here.sit()
     await here.sit(SECOND_TOKEN)

@@ -3,114 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 
 import pytest
 
-from services.gateway.client.instance import Instance
-from services.gateway.client.notices import interpret
 from services.gateway.client.resolving import Refused, Wanted
-from services.gateway.seats import Claim, Seat, Seats
+from services.gateway.seats import Claim
 from services.gateway.upstream import Ended
-from shared.bus.whole_topic import Batch
 from shared.errors import NotAvailable, NotFresh, TokenInvalid, Unavailable
 from shared.events.definitions import HeaderField, HttpServer
 from shared.events.receipts import LeaseEnd
 from tests.fakes.hospitals import TOKEN_A, TOKEN_B, TOKEN_BOTH
 from tests.fakes.installation import Installation, Reference
-from tests.fakes.upstreams import SESSION, FakeUpstream, FakeUpstreams
+from tests.fakes.upstreams import SESSION
+from tests.unit.gateway.hall import SECOND_TOKEN, MakeHall, claim
 from tests.waiting import until
 
-SECOND_TOKEN = "second-token-of-a"
 GRANT_A = "grant/hospital-a/agent-a"
 
 
-@dataclass
-class Hall:
-    """An instance that has heard its first tick, and the tables on top of it."""
-
-    installation: Installation
-    instance: Instance
-    seats: Seats
-    upstreams: FakeUpstreams
-
-    @property
-    def started(self) -> list[FakeUpstream]:
-        return self.upstreams.started
-
-    def hear(self) -> None:
-        """Everything that was said is applied, in this very moment."""
-        reads = self.installation.notices._reads
-        while not reads.empty():
-            read = reads.get_nowait()
-            assert isinstance(read, Batch)
-            for message in read.messages:
-                self.instance._apply(interpret(message, self.instance.identity.policy_key))
-
-    def revoke(self, ended: str) -> int:
-        offset = self.installation.say(self.installation.revoke(ended))
-        self.hear()
-        return offset
-
-    def rotate(self, reference: Reference, value: bytes = b"newer") -> int:
-        offset = self.installation.say(self.installation.rotate(reference, value))
-        self.hear()
-        return offset
-
-    async def sit(self, token: str = TOKEN_A, context: str | None = None) -> Seat:
-        return await self.seats.seat(claim(token, context))
-
-    def sitting_down(self, token: str = TOKEN_A) -> asyncio.Task[Seat]:
-        return asyncio.create_task(self.sit(token))
-
-    async def gone(self, upstream: FakeUpstream) -> None:
-        """Its process or connection does not exist any more, and the tables know."""
-        before = len(self.seats)
-        upstream.gone()
-        await until(lambda: len(self.seats) < before)
-
-    def ended(self) -> list[LeaseEnd]:
-        return [one.why for one in self.instance.ledger.unreported()[0]]
-
-    @property
-    def open_leases(self) -> int:
-        return self.instance.ledger.progress().open_leases
-
-    @property
-    def dropped(self) -> int:
-        return self.instance.ledger.progress().dropped_offset
-
-
-def claim(token: str = TOKEN_A, context: str | None = None) -> Claim:
-    return Claim(token, Wanted("teller", context))
-
-
-async def hall(
-    installation: Installation, *, limit: int = 20, one_subject: bool = False, by_hand: bool = False
-) -> Hall:
-    instance = installation.instance(fence_s=1e6, deadline_s=0.05)
-    upstreams = FakeUpstreams(by_hand)
-    made = Hall(
-        installation,
-        instance,
-        Seats(instance, upstreams, upstream_limit=limit, one_subject=one_subject),
-        upstreams,
-    )
-    await instance.start()
-    installation.tick()
-    made.hear()
-    installation.tokens[SECOND_TOKEN] = replace(installation.tokens[TOKEN_A], rests_on=("mapping/second",))
-    return made
-
-
-async def test_a_seat_that_is_good_is_not_resolved_again(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_seat_that_is_good_is_not_resolved_again(hall: MakeHall, installation: Installation) -> None:
+    here = await hall()
     assert await here.sit() is await here.sit()
     assert (len(installation.asked), len(here.started)) == (1, 1)
 
 
-async def test_many_who_come_at_once_wait_for_one_resolve(installation: Installation) -> None:
-    here = await hall(installation, by_hand=True)
+async def test_many_who_come_at_once_wait_for_one_resolve(hall: MakeHall, installation: Installation) -> None:
+    here = await hall(by_hand=True)
     coming = [here.sitting_down() for _ in range(5)]
     await until(lambda: here.started)
     here.started[0].open()
@@ -118,8 +36,8 @@ async def test_many_who_come_at_once_wait_for_one_resolve(installation: Installa
     assert (len(installation.asked), len(here.started)) == (1, 1)
 
 
-async def test_two_tokens_of_one_subject_share_a_server_and_no_seat(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_two_tokens_of_one_subject_share_a_server_and_no_seat(hall: MakeHall) -> None:
+    here = await hall()
     one, two = await here.sit(), await here.sit(SECOND_TOKEN)
     assert one is not two
     assert one.running is two.running
@@ -130,18 +48,16 @@ async def test_two_tokens_of_one_subject_share_a_server_and_no_seat(installation
 @pytest.mark.parametrize(
     ("token", "context"), [(TOKEN_B, None), (TOKEN_BOTH, "hospital-a"), (TOKEN_BOTH, "hospital-b")]
 )
-async def test_subjects_and_contexts_never_share_a_server(
-    installation: Installation, token: str, context: str | None
-) -> None:
-    here = await hall(installation)
+async def test_subjects_and_contexts_never_share_a_server(hall: MakeHall, token: str, context: str | None) -> None:
+    here = await hall()
     mine, theirs = await here.sit(), await here.sit(token, context)
     assert mine.running is not theirs.running
 
 
 async def test_a_rotation_leads_new_calls_to_a_new_server_while_the_old_one_drains(
-    installation: Installation, first: Reference
+    hall: MakeHall, first: Reference
 ) -> None:
-    here = await hall(installation)
+    here = await hall()
     before = await here.sit()
     offset = here.rotate(first)
     after = await here.sit()
@@ -154,8 +70,8 @@ async def test_a_rotation_leads_new_calls_to_a_new_server_while_the_old_one_drai
     assert len(here.seats) == 1
 
 
-async def test_a_revocation_kills_the_server_with_the_last_seat(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_revocation_kills_the_server_with_the_last_seat(hall: MakeHall) -> None:
+    here = await hall()
     await here.sit()
     offset = here.revoke(GRANT_A)
     assert here.started[0].done == ["kill"]
@@ -164,8 +80,8 @@ async def test_a_revocation_kills_the_server_with_the_last_seat(installation: In
     assert (here.dropped, here.open_leases, here.ended()) == (offset, 0, [LeaseEnd.NOTICE])
 
 
-async def test_a_revocation_kills_what_drains_already(installation: Installation, first: Reference) -> None:
-    here = await hall(installation)
+async def test_a_revocation_kills_what_drains_already(hall: MakeHall, first: Reference) -> None:
+    here = await hall()
     await here.sit()
     here.rotate(first)
     offset = here.revoke(GRANT_A)
@@ -175,9 +91,9 @@ async def test_a_revocation_kills_what_drains_already(installation: Installation
 
 
 async def test_where_another_seat_stays_the_server_stays_and_the_leases_of_the_one_are_over_at_once(
-    installation: Installation,
+    hall: MakeHall,
 ) -> None:
-    here = await hall(installation)
+    here = await hall()
     await here.sit()
     await here.sit(SECOND_TOKEN)
     offset = here.revoke("mapping/second")
@@ -186,8 +102,8 @@ async def test_where_another_seat_stays_the_server_stays_and_the_leases_of_the_o
     assert (await here.sit()).running.upstream.takes_calls
 
 
-async def test_a_call_that_runs_on_a_seat_that_ended_is_ended(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_call_that_runs_on_a_seat_that_ended_is_ended(hall: MakeHall) -> None:
+    here = await hall()
     await here.sit(SECOND_TOKEN)
     calling = asyncio.Event()
 
@@ -208,9 +124,11 @@ async def test_a_call_that_runs_on_a_seat_that_ended_is_ended(installation: Inst
     assert here.started[0].calls == 0
 
 
-async def test_a_seat_that_ended_while_its_server_started_is_not_used(installation: Installation) -> None:
+async def test_a_seat_that_ended_while_its_server_started_is_not_used(
+    hall: MakeHall, installation: Installation
+) -> None:
     """The server goes on for the other token: that it opens says nothing about this one."""
-    here = await hall(installation, by_hand=True)
+    here = await hall(by_hand=True)
     mine, theirs = here.sitting_down(), here.sitting_down(SECOND_TOKEN)
     await until(lambda: here.open_leases == 2)
     del installation.tokens[SECOND_TOKEN]
@@ -223,9 +141,9 @@ async def test_a_seat_that_ended_while_its_server_started_is_not_used(installati
 
 
 async def test_a_server_that_opens_at_the_moment_of_a_rotation_gets_no_new_call(
-    installation: Installation, first: Reference
+    hall: MakeHall, first: Reference
 ) -> None:
-    here = await hall(installation, by_hand=True)
+    here = await hall(by_hand=True)
     coming = here.sitting_down()
     await until(lambda: here.started)
     here.started[0].open()
@@ -236,8 +154,10 @@ async def test_a_server_that_opens_at_the_moment_of_a_rotation_gets_no_new_call(
     assert seat.running.upstream is here.started[1]
 
 
-async def test_a_server_that_can_not_start_is_tried_once_and_says_why(installation: Installation) -> None:
-    here = await hall(installation, by_hand=True)
+async def test_a_server_that_can_not_start_is_tried_once_and_says_why(
+    hall: MakeHall, installation: Installation
+) -> None:
+    here = await hall(by_hand=True)
     coming = here.sitting_down()
     await until(lambda: here.started)
     here.started[0].fail("The MCP server's program is not installed on this gateway.")
@@ -249,9 +169,9 @@ async def test_a_server_that_can_not_start_is_tried_once_and_says_why(installati
 
 
 async def test_what_is_rotated_while_its_server_starts_is_tried_with_the_new_value(
-    installation: Installation, first: Reference
+    hall: MakeHall, first: Reference
 ) -> None:
-    here = await hall(installation, by_hand=True)
+    here = await hall(by_hand=True)
     coming = here.sitting_down()
     await until(lambda: here.started)
     here.rotate(first)
@@ -261,8 +181,8 @@ async def test_what_is_rotated_while_its_server_starts_is_tried_with_the_new_val
     assert (await coming).running.upstream is here.started[1]
 
 
-async def test_what_changes_every_time_is_refused_in_the_end(installation: Installation, first: Reference) -> None:
-    here = await hall(installation, by_hand=True)
+async def test_what_changes_every_time_is_refused_in_the_end(hall: MakeHall, first: Reference) -> None:
+    here = await hall(by_hand=True)
     coming = here.sitting_down()
     for number in range(3):
         await until(lambda wanted=number + 1: len(here.started) == wanted)
@@ -273,8 +193,10 @@ async def test_what_changes_every_time_is_refused_in_the_end(installation: Insta
     await until(lambda: here.open_leases == 0)
 
 
-async def test_a_lease_is_renewed_on_the_same_server_before_it_is_over(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_lease_is_renewed_on_the_same_server_before_it_is_over(
+    hall: MakeHall, installation: Installation
+) -> None:
+    here = await hall()
     before = await here.sit()
     installation.clock.forward(installation.lease_s * 0.89)
     assert await here.sit() is before
@@ -286,8 +208,8 @@ async def test_a_lease_is_renewed_on_the_same_server_before_it_is_over(installat
     assert (here.open_leases, here.ended()) == (1, [LeaseEnd.REPLACED])
 
 
-async def test_while_no_resolver_answers_a_lease_is_used_to_its_end(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_while_no_resolver_answers_a_lease_is_used_to_its_end(hall: MakeHall, installation: Installation) -> None:
+    here = await hall()
     seat = await here.sit()
     installation.clock.forward(installation.lease_s * 0.95)
     installation.refuse_all = NotFresh("stale")
@@ -303,10 +225,10 @@ async def _no_answer(*_: object, **__: object) -> None:
 
 
 async def test_a_renewal_that_changes_what_is_carried_moves_to_a_new_server(
-    installation: Installation, first: Reference
+    hall: MakeHall, installation: Installation, first: Reference
 ) -> None:
     """Without a notice: the old server may finish what runs on it, and nobody new gets to it."""
-    here = await hall(installation)
+    here = await hall()
     await here.sit()
     first.version, first.value = "2", b"newer"
     installation.clock.forward(installation.lease_s * 0.95)
@@ -318,10 +240,8 @@ async def test_a_renewal_that_changes_what_is_carried_moves_to_a_new_server(
     assert here.ended() == [LeaseEnd.REPLACED]
 
 
-async def test_no_more_servers_than_may_run_and_draining_ones_count(
-    installation: Installation, first: Reference
-) -> None:
-    here = await hall(installation, limit=1)
+async def test_no_more_servers_than_may_run_and_draining_ones_count(hall: MakeHall, first: Reference) -> None:
+    here = await hall(limit=1)
     await here.sit()
     with pytest.raises(Unavailable) as full:
         await here.sit(TOKEN_B)
@@ -335,10 +255,10 @@ async def test_no_more_servers_than_may_run_and_draining_ones_count(
 
 
 async def test_one_uid_is_one_subjects_until_its_last_process_is_gone(
-    installation: Installation, first: Reference, capsys: pytest.CaptureFixture[str]
+    hall: MakeHall, first: Reference, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever starts beside a process that drains or stops could read its environment all the same."""
-    here = await hall(installation, one_subject=True)
+    here = await hall(one_subject=True)
     await here.sit()
     await here.sit(SECOND_TOKEN)
     for _ in range(2):
@@ -350,17 +270,17 @@ async def test_one_uid_is_one_subjects_until_its_last_process_is_gone(
     assert capsys.readouterr().out.count("KEYFOB_GATEWAY_SANDBOX") == 1, "once, however often somebody asks"
 
 
-async def test_servers_elsewhere_share_no_uid(installation: Installation) -> None:
+async def test_servers_elsewhere_share_no_uid(hall: MakeHall, installation: Installation) -> None:
     field = HeaderField(name="DB_URL", header="Authorization", prefix="Bearer ")
     installation.define("teller", HttpServer(url="https://mcp.test/", fields=(field,)))
-    here = await hall(installation, one_subject=True)
+    here = await hall(one_subject=True)
     await here.sit()
     await here.sit(TOKEN_B)
     assert len(here.started) == 2
 
 
-async def test_the_last_session_takes_the_server_along(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_the_last_session_takes_the_server_along(hall: MakeHall) -> None:
+    here = await hall()
     await here.sit()
     await here.sit(SECOND_TOKEN)
     here.seats.vacate(claim().key)
@@ -372,8 +292,8 @@ async def test_the_last_session_takes_the_server_along(installation: Installatio
     assert here.ended() == [LeaseEnd.SESSION, LeaseEnd.SESSION]
 
 
-async def test_a_seat_that_is_used_without_sessions_outlives_them(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_seat_that_is_used_without_sessions_outlives_them(hall: MakeHall, installation: Installation) -> None:
+    here = await hall()
     seat = await here.sit()
     seat.stateless = True
     here.seats.vacate(claim().key)
@@ -383,8 +303,8 @@ async def test_a_seat_that_is_used_without_sessions_outlives_them(installation: 
     assert (await here.sit()).stateless, "and so does the one that replaces it"
 
 
-async def test_what_nobody_calls_is_stopped(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_what_nobody_calls_is_stopped(hall: MakeHall) -> None:
+    here = await hall()
     busy, idle = await here.sit(), await here.sit(TOKEN_B)
     here.started[1].idle_for = 601
     tending = asyncio.create_task(here.seats.tend(idle_s=600, every_s=0))
@@ -398,8 +318,10 @@ async def test_what_nobody_calls_is_stopped(installation: Installation) -> None:
     assert idle.running.why is LeaseEnd.SESSION
 
 
-async def test_who_a_token_is_is_asked_once_and_forgotten_when_it_expires(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_who_a_token_is_is_asked_once_and_forgotten_when_it_expires(
+    hall: MakeHall, installation: Installation
+) -> None:
+    here = await hall()
     assert (await here.seats.caller(claim())).subject == "agent-a"
     here.seats.vacate(claim().key)
     assert (await here.seats.caller(claim())).subject == "agent-a"
@@ -412,8 +334,8 @@ async def test_who_a_token_is_is_asked_once_and_forgotten_when_it_expires(instal
         await here.seats.caller(claim())
 
 
-async def test_a_token_that_is_refused_is_nobodys_from_then_on(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_token_that_is_refused_is_nobodys_from_then_on(hall: MakeHall, installation: Installation) -> None:
+    here = await hall()
     await here.sit()
     installation.clock.forward(installation.lease_s * 0.95)
     installation.refuse_all = TokenInvalid("revoked")
@@ -423,8 +345,8 @@ async def test_a_token_that_is_refused_is_nobodys_from_then_on(installation: Ins
         await here.seats.caller(claim())
 
 
-async def test_a_refusal_of_something_else_forgets_nobody(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_a_refusal_of_something_else_forgets_nobody(hall: MakeHall, installation: Installation) -> None:
+    here = await hall()
     await here.sit()
     installation.refuse_all = NotAvailable()
     with pytest.raises(Refused):
@@ -432,8 +354,8 @@ async def test_a_refusal_of_something_else_forgets_nobody(installation: Installa
     assert (await here.seats.caller(claim())).subject == "agent-a"
 
 
-async def test_closing_waits_for_all_and_gives_up_in_the_end(installation: Installation) -> None:
-    here = await hall(installation)
+async def test_closing_waits_for_all_and_gives_up_in_the_end(hall: MakeHall) -> None:
+    here = await hall()
     await here.sit()
     await here.sit(TOKEN_B)
     here.started[0].gone()
