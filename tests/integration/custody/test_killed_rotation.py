@@ -73,7 +73,8 @@ async def test_killed_at_twenty_points_while_values_are_opened(house: House) -> 
         last.kill()
         await _ended(last)
         reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        (ended,) = await asyncio.gather(reader, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError), "no value failed to open"
         assert all([await replica.opens(number) for number in range(VALUES)])
         now = await replica.desk.now()
     assert killed >= KILLS // 2
