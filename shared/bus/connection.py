@@ -136,7 +136,7 @@ async def connect(client: Client, *, what: str, retry_after_s: float = RETRY_AFT
 async def disconnect(client: Client, *, within_s: float = STOP_WITHIN_S) -> None:
     """Stop a producer or consumer, without waiting for ever: a producer sends what is left, and the broker may be away.
 
-    Whatever goes wrong, nothing is raised, and nothing of it is left at work.
+    Whatever goes wrong, nothing is raised. What is given up sends nothing more, and ends within as long again.
     """
     # In a task of its own: aiokafka's consumer cancels tasks that it then awaits, and so raises CancelledError itself.
     stopping = asyncio.ensure_future(client.stop())
