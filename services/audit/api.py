@@ -21,6 +21,7 @@ from shared.events.audit import AuditAction, AuditRecord
 
 # One page of an export too: what one transaction reads and one answer holds in memory.
 PAGE_LIMIT: Final = 1000
+# PostgreSQL takes no NUL in a text: without this such a filter would end as a failure of ours.
 _PLAIN: Final = r"^[^\x00-\x1f]+$"
 """A name or id, without control characters."""
 
@@ -103,6 +104,7 @@ class Asked:
     action: AuditAction | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
+    # What a bigint holds: beyond it the driver fails instead of finding nothing.
     after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0
     limit: Limit = 100
 

@@ -78,6 +78,7 @@ class EchoWatch:
                 compared = compare(due, await journal.hashes({echo.key for echo in due}))
                 self._say(compared)
                 await journal.write([*map(contradiction, compared.contradicted), *map(loss, compared.missing)])
+                # In the same transaction: an echo is forgotten only if what came of it is on record.
                 await journal.forget_echoes(due)
             return len(due)
 

@@ -132,8 +132,10 @@ def _token(file: Path) -> str:
         token = read_secret_file(file)
     except Misconfigured as error:
         raise CommandFailed(str(error)) from None
+    # Not with its own text, which quotes the file's bytes: it is refused below, like any other that is of no use.
     except UnicodeDecodeError:
         token = ""
+    # What a header can not carry would fail inside the client, whose message may quote it.
     if not token or not token.isascii() or not token.isprintable():
         raise CommandFailed(f"{file} holds no usable token.")
     return token
@@ -153,6 +155,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
+        # Any other name may lead to another machine, wherever it leads today.
         return host == "localhost"
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 class Output:
     """How a command answers."""
 
+    # No --no-json: without --json it is a table anyway.
     json: Annotated[bool, Parameter(negative="", help="print JSON for scripts instead of a table")] = False
 
     def rows(self, items: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "") -> None:

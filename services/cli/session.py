@@ -12,6 +12,7 @@ CONVERGENCE_POLL_S = 10
 """One long poll, seconds; a service allows 30."""
 
 
+# At the first call and not at import: `--help` has to work where there is no connection file yet.
 @cache
 def api() -> Api:
     """The services, as the connection file names them."""

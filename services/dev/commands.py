@@ -51,6 +51,7 @@ def _run(work: Coroutine[None, None, int]) -> int:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
+            # asyncio.run minds SIGINT alone: by SIGTERM everything would end without being stopped.
             loop.add_signal_handler(number, task.cancel)
         with suppress(asyncio.CancelledError):
             return await task
@@ -102,5 +103,6 @@ def _explain(stack: Stack, console: Console) -> None:
         "keyfob instance list",
         "keyfob dev token agent-a --group staff",
     ):
+        # Not folded to the width of the terminal: a folded command can not be pasted.
         console.print(line, markup=False, soft_wrap=True)
     console.print("\nAn MCP client's configuration:", json.dumps(client, indent=2), sep="\n", markup=False)

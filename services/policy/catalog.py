@@ -58,6 +58,7 @@ def apply(references: References, change: Change) -> References:
 
 def _without_name(references: References, key: str) -> References:
     held = references.by_id.get(key)
+    # A name that a successor has by now is the successor's, and stays.
     if held is None or not isinstance(held.record, ReferenceRecord) or references.ids.get(held.record.name) != key:
         return references
     return replace(references, ids=references.ids.discard(held.record.name))

@@ -29,6 +29,7 @@ from shared.errors import BadRequest
 SMALLEST_RSA: Final = 2048
 """Bits; NIST SP 800-131A allows no fewer."""
 LARGEST_RSA: Final = 4096
+# A resolver whose clock is a little behind must not find a fresh certificate not valid yet.
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 _UNUSABLE: Final = (
@@ -45,6 +46,7 @@ def requested_key(pem: str) -> CertificatePublicKeyTypes:
     try:
         request = x509.load_pem_x509_csr(pem.encode("ascii"))
         key = request.public_key()
+        # In this order: nothing is computed with a key of a size that we would not take.
         usable = _strong(key) and request.is_signature_valid
     except (ValueError, TypeError, UnsupportedAlgorithm):
         usable = False
@@ -120,6 +122,7 @@ def _checked(key: object, certificate: x509.Certificate, lifetime: timedelta) ->
         raise TypeError
     ca = InstanceCa(certificate, key, lifetime)
     extensions = certificate.extensions
+    # What `issue` needs of it: without, every enrolment would fail, where now the start does.
     extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
         raise ValueError

@@ -73,6 +73,7 @@ class PgReading:
         kind = kind_of_model(model)
         if not is_plain(text):
             return None
+        # The text alone tells which of the two it is: check_name() refuses names that look like ids.
         if (entity_id := full_id(kind, text)) is not None:
             return await self.get(model, entity_id)
         row = await self._store.by_natural_key(kind, text)

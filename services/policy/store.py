@@ -166,6 +166,7 @@ class Store:
 
     async def remove(self, ids: Collection[str]) -> None:
         """Forget entities and their links."""
+        # Their links go with them, by the foreign key (ON DELETE CASCADE).
         for some in _chunks(sorted(ids)):
             await self.session.execute(delete(entities).where(entities.c.id.in_(some)))
 

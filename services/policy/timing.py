@@ -63,6 +63,7 @@ class Windows:
         while await self.ledger.is_anything_due():
             async with self.ledger.open(windows.clock()) as work:
                 grant = await work.due_grant()
+                # Another replica was first, or has it in hand: whatever is left is seen at the next look.
                 if grant is None:
                     return
                 await windows.turn(work, grant)

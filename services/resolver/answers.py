@@ -93,6 +93,7 @@ class Release:
                 request_hash=request_hash,
             )
         finally:
+            # In place: a new object would leave the old bytes where they are.
             payload[:] = bytes(len(payload))
 
     def payload(self) -> bytes:

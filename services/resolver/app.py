@@ -164,6 +164,7 @@ def _served(
     resolver: Resolver, bus: Bus, kept: Custody | None, routers: Iterable[APIRouter], settings: Settings
 ) -> Replica:
     background, readiness, audience = Background(), Readiness(), settings.audience
+    # Nothing of custody: a load balancer would take references away for the sake of local values.
     readiness.add("bus", bus.not_ready)
     tls, policy_key = settings.resolver.mutual_tls(), settings.common.policy_key
     plain = https_only_of(tls, resolver, bus.kafka, bus.not_ready, policy_key=policy_key)
@@ -199,6 +200,7 @@ def _bus(common: CommonSettings, own: ResolverSettings, trust: Trust) -> Bus:
     return Bus(
         kafka=kafka,
         knowledge=knowledge,
+        # Idempotent, since order and numbers of a stream rest on it; a receipt that comes twice changes nothing.
         recorder=AccessRecorder(kafka.producer, replica_id=own.replica_id, record_deadline_s=own.record_deadline_s),
         receipts=Receipts(
             knowledge=knowledge,

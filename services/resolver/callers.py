@@ -109,6 +109,7 @@ class Instances:
         if not self._may_act(instance, DeliveryProfile.HTTPS):
             raise CertificateRefused(CertificateRefusal.INACTIVE)
         # 3.
+        # So whoever stole the authority's key gets through the handshake and no further.
         if not hmac.compare_digest(thumbprint_of(instance.certificate), peer.thumbprint):
             raise CertificateRefused(CertificateRefusal.ANOTHER)
         return instance
@@ -120,6 +121,7 @@ class Instances:
 
 def _checked(instance: Instance) -> InstanceKeys:
     verify, seal = VerifyKey.from_base64(instance.signing_key), SealingPublicKey.from_base64(instance.sealing_key)
+    # Policy's signature is not enough: a sealing key that the instance did not certify may be anybody's.
     verify_certificate(instance.sealing_certificate, signing_key=verify, sealing_key=seal)
     return InstanceKeys(instance.evidence, verify, seal)
 
@@ -144,6 +146,7 @@ class Subjects:
             return
         self._idps = policy.idps
         trusted = [idp for idp in policy.idps.values() if self.trust(idp.evidence)]
+        # Alone among the trusted: an entry that somebody planted for the same issuer displaces nobody.
         self.verifier.replace_issuers(_issuer(idp) for idp in trusted if _alone(idp, trusted))
 
 

@@ -105,6 +105,7 @@ class Case:
     def asserted(self) -> str:
         """What records call the assertion that it came with: one that counts, or that was seen before."""
         proof = self.proved or self.unproved
+        # What came with a certificate carries no assertion, so there is none for audit to find twice.
         return proof.digest if isinstance(proof, VerifiedAssertion | AssertionRefused) else ""
 
     @property

@@ -39,6 +39,7 @@ class Decisions:
         if plan is not None and plan.in_force(now):
             return Allowed(plan.at(snapshot.floor))
         decided = decide(snapshot, person, instance_id, wish, now=now, trusts=self.trusts)
+        # Not a refusal: a grant that begins turns it around without any fact changing.
         if isinstance(decided, Allowed):
             self._plans[question] = decided.plan
         return decided

@@ -92,6 +92,7 @@ class Entry:
             "at": at,
             "resolution_id": self.resolution_id,
         }
+        # In the order of the contract, which leaves out what is None: the bytes of the two are compared by a test.
         if self.instance_id is not None:
             said["instance_id"] = self.instance_id
         said["instance_name"] = self.instance_name
@@ -112,6 +113,7 @@ class Entry:
         said["trace_id"] = self.trace_id
         said["assertion"] = self.assertion
         said["unrecorded"] = self.unrecorded
+        # The model writes UTC as `Z`, orjson by itself as `+00:00`.
         return orjson.dumps(said, option=orjson.OPT_UTC_Z)
 
     def headers(self, *, record_id: str, at: datetime) -> Headers:

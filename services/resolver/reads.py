@@ -30,6 +30,7 @@ class _Flight:
     def land(self, read: ReadValue) -> None:
         """Give everybody who joined a copy of their own, which they wipe when they like."""
         for waiter in self.joined:
+            # Whoever joined may have been cancelled meanwhile.
             if not waiter.done():
                 # A copy each: whoever is done first wipes its own, and nobody else's.
                 with read.secret.reveal() as view:

@@ -176,6 +176,7 @@ class AccessRecorder:
         try:
             async with asyncio.timeout(FLUSH_WITHIN_S):
                 while self._waiting or self._under_way:
+                    # Outcomes lie here without a wake-up, waiting for company: now none will come.
                     self._wake.set()
                     self._idle.clear()
                     await self._idle.wait()
@@ -213,6 +214,7 @@ class AccessRecorder:
     async def _publish_some(self, producer: AIOKafkaProducer, stream: _Stream) -> None:
         batch = producer.create_batch()
         self._under_way = self._fill(batch, stream)
+        # All of them were given up while they waited: a batch without records is not sent.
         if not self._under_way:
             return
         try:
@@ -238,11 +240,13 @@ class AccessRecorder:
                 continue
             before = stream.n, stream.prev
             payload, headers, position = stream.next(draft)
+            # aiokafka takes the first record of a batch whatever its size, so each batch gets somewhere.
             if batch.append(timestamp=None, key=key, value=payload, headers=headers) is None:
                 # It did not fit: the next batch gives it the same number.
                 stream.n, stream.prev = before
                 self._waiting.appendleft(draft)
                 break
+            # From here on it may land, whatever becomes of the batch: giving it up needs an `abandoned` behind it.
             draft.numbered = True
             filled.append((draft, position))
         batch.close()
@@ -257,5 +261,6 @@ class AccessRecorder:
             elif not draft.done.done():
                 draft.done.set_exception(RecordFailed())
                 draft.done.exception()
+        # The next stream says them again by itself, also if nobody writes anything more.
         self._under_way = ()
         self._wake.set()

@@ -45,6 +45,7 @@ class RefusalBudget:
 
     def admits(self, entry: Entry) -> bool:
         """Whether to record `entry` now; if not it is counted, and told of when its window ends."""
+        # Named only where a signature held: nobody spends an instance's budget by writing down its id.
         who = entry.instance_id or ""
         window = self._windows.get(who)
         if window is None:

@@ -90,6 +90,7 @@ class Resolver:
         except Unavailable as error:
             raise CaseRefused("issuer-unreachable", error) from None
         policy = snapshot.policy
+        # Those of the picture that the proofs were made on: `stands` compares them with the newest one.
         instance, idp = policy.instance(case.proved.instance_id), policy.idps.get(case.subject.idp_id)
         return Caller(case.proved, case.subject, instance, idp)
 
@@ -104,6 +105,7 @@ class Resolver:
         if (stale := self.knowledge.stale()) is not None:
             raise CaseRefused(stale, NotFresh())
         now, subject = self.clock(), caller.subject
+        # At each decision and not only at the proof: the token may end while values are read.
         if subject.expires_at <= now:
             raise CaseRefused("token-invalid:expired", TokenInvalid("The access token is not valid: expired."))
         decided = self.decisions.decide(
@@ -144,6 +146,7 @@ class Resolver:
         except BaseException:
             self._abandon(case, draft, "interrupted")
             raise
+        # Said before it leaves: an answer that gets lost counts as delivered, and never the other way round.
         self.log.write(case.entry(Phase.RELEASED), kept=True)
         self._note_use(plan)
         return answer
@@ -158,6 +161,7 @@ class Resolver:
 
     def _abandon(self, case: Case, draft: Draft, reason: str) -> None:
         """Tell that nothing left. An authorisation that has no number yet never gets one: then it is a refusal."""
+        # First, for a draft that is cancelled gets no number any more: what `numbered` says then stays true.
         draft.done.cancel()
         phase = Phase.ABANDONED if draft.numbered else Phase.REFUSED
         self.log.write(case.entry(phase, reason), kept=True)
@@ -207,10 +211,12 @@ class Resolver:
                 reading = self.local.read(slot)
         try:
             return await reading
+        # Handed back: raised, it would end `gather` early, and what the other reads bring would be nobody's to wipe.
         except ReadFailed as error:
             return error
 
     async def _read_again(self, case: Case, plan: Plan, behind: Sequence[int]) -> None:
+        # Since the newest plan: a read that began before the rotation was known would give the old version again.
         fresh = await self._read_all([plan.items[index] for index in behind], since=plan.floor)
         for index, value in zip(behind, fresh, strict=True):
             wipe([case.values[index]])

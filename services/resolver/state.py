@@ -72,6 +72,7 @@ def policy_apply(trust: Trust, clock: Monotonic) -> Callable[[PolicyState, Chang
             case Upserted(TypedRecord(record=TickRecord() as tick) as typed):
                 # Freshness rests on it alone, so here and not at first use; one signature a second costs nothing.
                 if not trust(evidence_of(typed)):
+                    # The last one that counted stays, and grows old by itself: a forged one says nothing.
                     return state
                 return state.ticked(at=tick.at, arrived_at=clock(), claimed=tick.digest)
             case Upserted(typed):
@@ -86,6 +87,7 @@ def _removed_policy(state: PolicyState, key: str, change: Removed) -> PolicyStat
     """An unreadable record gives nobody anything, but policy counts it in its digest, and so must we."""
     if change.payload is None:
         return state.drop(key)
+    # Only its payload counts, for the digest: without a signature nothing of it is ever trusted.
     return state.put(Unreadable(Evidence(topics.POLICY, "", key, change.payload, None, None), key))
 
 

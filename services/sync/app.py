@@ -104,6 +104,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, egress: Egress) ->
         try:
             yield
         finally:
+            # Work first, connections last: what is cancelled has to give its own back.
             await background.stop()
             await engine.dispose()
 

@@ -19,6 +19,7 @@ _TABLE = Output()
 
 
 def _given(**wanted: Any) -> dict[str, Any]:
+    # The service refuses null where it has a default, as for labels: what was not said is left out.
     return {key: value for key, value in wanted.items() if value is not None}
 
 

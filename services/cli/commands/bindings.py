@@ -117,12 +117,14 @@ def set_binding(
     body = _body(profile, server, field, source, digest)
     sentence = f"For {profile}, {field} of {server} comes from: {source}."
     standing = api().every("policy", "/v1/bindings", profile=profile, server=server)
+    # These three a binding keeps for good, so there is one at most and it is the one that is meant.
     found = [one for one in standing if one["field"] == field]
     if not found:
         result = api().call("POST", "policy", "/v1/bindings", body=body)
         out.said(sentence, result)
         return
     result = api().call("PUT", "policy", entity_path("bindings", found[0]["id"]), body=body)
+    # Said again as it stands it ends nothing: no notice goes out, and there is nobody to wait for.
     if result["ended"]:
         tell(sentence, result, wait_s=wait_s, out=out)
     else:

@@ -106,6 +106,7 @@ def _row(key: dict[str, Any], replicas: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _age(since: str) -> str:
+    # The service's moment by this machine's clock, which may be behind: hence no less than nothing, below.
     seconds = time.time() - _timestamp(since)
     return f"{seconds / _DAY_S:.0f} days" if seconds >= _DAY_S else f"{max(seconds, 0) / 3600:.1f} hours"
 
@@ -160,6 +161,7 @@ def rotate(key_id: str | None = None, *, wait_s: float = 3600.0, out: Output = _
 def _watched(answer: dict[str, Any], *, wait_s: float, quiet: bool) -> dict[str, Any]:
     deadline = time.monotonic() + wait_s
     columns = (TextColumn("rewrapping"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # On stderr: what a script reads from stdout is the answer alone.
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("rewrapping", total=answer["rotation"]["total"])
         while True:
@@ -182,6 +184,7 @@ def retire(key_id: str, *, out: Output = _TABLE) -> None:
     answer = api().call("POST", "resolver", "/v1/keys/retirements", body={"key_id": key_id})
     retired = next(one for one in answer["keys"] if one["key_id"] == key_id)
     rotation = answer["rotation"]
+    # Until the rotation was over some values were still under it, so backups up to then hold such values.
     since = rotation["finished_at"] if rotation else retired["retired_at"]
     out.said(
         f"Nothing in the database needs {key_id} any more: its file may leave the replicas' directories.\n"

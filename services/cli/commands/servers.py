@@ -100,6 +100,7 @@ def create_server(
 def update_server(name: str, *, file: Path, out: Output = _TABLE) -> None:
     """Change a server's definition; its bindings are suspended until they are approved again."""
     found = find("policy", "servers", name)
+    # The service takes a server whole: left out, its owner would be nobody.
     body = {"definition": _definition(file, None, [], None, [], []), "owner": found.get("owner", "")}
     result = api().call("PUT", "policy", entity_path("servers", found["id"]), body=body)
     out.said(f"Server {name} is changed: approve its bindings (keyfob binding approve).", result)
@@ -178,6 +179,7 @@ def enrol(
 def _private_file(path: Path) -> Iterator[TextIO]:
     """A new file for its owner only; gone again if the block fails."""
     try:
+        # O_EXCL follows no link: a file that somebody has put there in advance never gets the token.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise CommandFailed(f"{path} cannot be made: {error.strerror}. No token was asked for.") from None

@@ -48,6 +48,7 @@ def _entered() -> bytes:
     if sys.stdin.isatty():
         entered = getpass("Value (not shown): ").encode("utf-8", "surrogateescape")
     else:
+        # One byte more than may be shows that it is too long, without reading whatever else is piped in.
         entered = sys.stdin.buffer.read(LARGEST + 1)
         if entered.endswith(b"\n"):
             note("The value ends with a line break, and is kept so: printf %s leaves it out where echo does not.")

@@ -37,10 +37,12 @@ def broken_promises(schemas: Path, generated: dict[str, str]) -> list[str]:
     released: dict[str, str] = json.loads(register.read_text()) if register.exists() else {}
     complaints = []
     for path, promised in released.items():
+        # A released schema that no model makes any more is a broken promise too.
         text = generated.get(path, "")
         if digest(text) == promised:
             continue
         committed = schemas / path
+        # The committed file says what readers know; the register has only its digest.
         before = json.loads(committed.read_text()) if committed.exists() else {}
         reasons = incompatibilities(before, json.loads(text) if text else {}) or ["it reads differently"]
         complaints.append(

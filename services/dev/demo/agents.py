@@ -10,6 +10,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+# Longer than a gateway lets a server's start take (30 s): its own words arrive before our patience ends.
 _TIMEOUT_S = 40.0
 
 
@@ -60,6 +61,7 @@ class Agent:
 
     async def refusal(self, url: str, **headers: str) -> Refusal | None:
         """The gateway's refusal of a first request to `url`; None if it lets the agent in."""
+        # By hand and not through the SDK: status and body are what the story compares, byte for byte.
         opening = {
             "jsonrpc": "2.0",
             "id": 1,

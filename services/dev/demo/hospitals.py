@@ -71,6 +71,7 @@ class Hospital:
         """
         password = self._new_password()
         await self.postgres.set_password(self.name, password)
+        # Sessions outlive a change of password: without the cut, nothing would show that the new one is needed.
         await self.postgres.disconnect(self.name)
         written_at = datetime.now(UTC)
         await self._publish()

@@ -71,6 +71,7 @@ class Narrator:
         began = time.monotonic()
         try:
             yield
+        # Ctrl-C cancels the story (CancelledError is no Exception): that is no failed step.
         except Exception as error:
             self.failed_at = number
             words = _words(error)

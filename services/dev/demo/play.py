@@ -37,6 +37,7 @@ STEPS: tuple[Step, ...] = (
 
 async def play(directory: Path, console: Console | None = None) -> int:
     """Play the story on a fresh stack in `directory`; the process's exit code."""
+    # Piped, rich would take 80 columns for the width and fold the tables.
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     shutil.rmtree(directory, ignore_errors=True)
     began = time.monotonic()

@@ -33,6 +33,8 @@ async def read_topic(bootstrap: str, topic: str, *, committed: bool) -> AsyncIte
         if not partitions:
             raise LookupError(f"{topic} has no partitions that we may read")
         ends = await consumer.end_offsets(partitions)
+        # A list: `await` makes a generator asynchronous, which any() does not take. And by position, not by what came:
+        # markers of transactions have offsets too, and no reader is given one.
         while any([await consumer.position(where) < ends[where] for where in partitions]):
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 for record in batch:

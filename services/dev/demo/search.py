@@ -67,6 +67,7 @@ async def topics(bootstrap: str) -> AsyncIterator[Place]:
     """Every record of every partition of every topic, from the start: keys, headers and payloads."""
     for topic in await topic_names(bootstrap):
         content = bytearray()
+        # Aborted ones too: no committed reader is given them, and they stand in the topic all the same.
         async for record in read_topic(bootstrap, topic, committed=False):
             content += (record.key or b"") + b"\n" + (record.value or b"") + b"\n"
             content += b"\n".join(name.encode() + b"=" + value for name, value in record.headers) + b"\n"

@@ -84,6 +84,7 @@ class Stage:
             if item["name"] == name:
                 return item
         expect(False, f"the catalog has {name}")
+        # For the type checker, which does not know that the line above never returns.
         raise AssertionError
 
     def show_members(self, answer: dict[str, Any]) -> None:

@@ -92,6 +92,7 @@ class ApacheBroker:
 
     async def _format(self, tool: tuple[str, ...], settings: Path) -> None:
         run = ("kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(settings))
+        # It lives for a second: the JVM's better compiler would not pay for itself.
         quick = (tool[0], "-XX:TieredStopAtLevel=1", *tool[1:])
         await run_to_end(Process("kafka-format", (*quick, *run), env=plain_environment(), log=self._log), within_s=60.0)
 
@@ -106,7 +107,9 @@ class ApacheBroker:
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._directory / "data"),
+            # Else a topic that somebody only asks for would be made, with whatever partitions are the default.
             "auto.create.topics.enable": "false",
+            # By default the first member of a group waits 3 s for others before it reads anything.
             "group.initial.rebalance.delay.ms": "0",
             # One node: no replicas.
             "offsets.topic.replication.factor": "1",
@@ -135,6 +138,7 @@ def find_java() -> Path:
 
 
 def _java_version(java: str) -> int:
+    # It answers on stderr, and releases before 9 call themselves 1.x: too old, as they are.
     answer = subprocess.run((java, "-version"), capture_output=True, text=True, check=False, timeout=30).stderr
     version = re.search(r'version "(\d+)', answer)
     return int(version[1]) if version else 0

@@ -138,6 +138,7 @@ class ExternalBroker:
         try:
             async with asyncio.timeout(_EXTERNAL_WITHIN_S):
                 reached = await answers(self._bootstrap)
+        # No probe catches these here, as one does for brokers of ours: they become the sentence with the address.
         except (OSError, TimeoutError):
             reached = False
         if not reached:

@@ -55,6 +55,7 @@ class DevIssuer:
             fresh = ECKey.generate_key("P-256", private=True)
             document = {**fresh.as_dict(private=True), "kid": fresh.thumbprint(), "alg": ALGORITHM, "use": "sig"}
             write_private_once(file, json.dumps(document))
+        # From the file also when we have just made one: of two that began at once, both sign with the key that stayed.
         self._key = ECKey.import_key(json.loads(file.read_text()))
 
     def __repr__(self) -> str:

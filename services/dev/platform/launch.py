@@ -30,6 +30,7 @@ def main(parent: str, signal: str, user: str, inherited: str, *command: str) -> 
     if sys.platform == "linux":
         # After the change of user, which clears it; execve keeps it.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal), 0, 0, 0)
+    # Only now: a parent that ended before prctl would never have the kernel signal its end.
     if os.getppid() != int(parent):
         sys.exit("the parent ended before its child could start")
     try:
@@ -49,6 +50,7 @@ def _found(name: str) -> str:
 
 def _become(user: str) -> None:
     entry = pwd.getpwnam(user)
+    # Groups first, user last: without root's rights neither groups nor group can be changed.
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)

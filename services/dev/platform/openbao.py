@@ -101,6 +101,7 @@ class OpenBao:
         health = f"{self.url}/v1/sys/health?uninitcode=200&sealedcode=200&standbyok=true"
         await until_ready(self.process, health, within_s=_READY_WITHIN_S)
         await self._with_admin(self._open)
+        # Without those parameters 200 means unsealed and leading.
         await until_ready(self.process, f"{self.url}/v1/sys/health", within_s=_READY_WITHIN_S)
         await self._settle()
 
@@ -175,6 +176,7 @@ class OpenBao:
         keys = self._directory / "keys.json"
         if not admin.sys.is_initialized():
             made = admin.sys.initialize(secret_shares=1, secret_threshold=1)
+            # Before anything else is done with it: nobody is given the unseal key and root token a second time.
             write_private(keys, json.dumps({"unseal": made["keys_base64"][0], "root": made["root_token"]}))
         kept = json.loads(keys.read_text())
         if admin.sys.is_sealed():
@@ -192,6 +194,7 @@ class OpenBao:
     def _configuration(self) -> str:
         address, cluster = f"{LOOPBACK}:{self.port}", f"{LOOPBACK}:{kept_port(self._directory / 'cluster-port')}"
         blocks = [
+            # Raft's shortest times: with the default ones a node that starts again waits seconds before it leads.
             _block('storage "raft"', path=str(self._directory / "data"), node_id="one", performance_multiplier="1"),
             _block('listener "tcp"', address=address, cluster_address=cluster, tls_disable="true"),
             f"api_addr = {json.dumps(f'http://{address}')}\ncluster_addr = {json.dumps(f'http://{cluster}')}\n",

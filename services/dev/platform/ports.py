@@ -16,6 +16,7 @@ _ATTEMPTS = 200
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
+        # As servers do: the last run's connections that linger (TIME_WAIT) must not cost a server its kept port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -27,6 +28,7 @@ def is_free(port: int) -> bool:
 def free_port() -> int:
     """A loopback port that nothing listens on; raises OSError when none was found."""
     for _ in range(_ATTEMPTS):
+        # At random: runs that look at the same time would else find the same port free, before either has bound it.
         port = random.randint(_LOWEST, _HIGHEST)  # noqa: S311 - not a secret
         if is_free(port):
             return port

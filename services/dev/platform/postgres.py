@@ -125,6 +125,7 @@ class Postgres:
 
     async def set_password(self, user: str, password: str) -> None:
         """Change a role's password; sessions that are open stay open."""
+        # ALTER ROLE takes no parameters: the password has to stand in the statement.
         await self.execute(f"ALTER ROLE {_name(user)} PASSWORD {_literal(password)}")
         self._passwords[user] = password
 
@@ -154,6 +155,7 @@ class Postgres:
     async def _answers(self) -> bool:
         try:
             await self.execute("SELECT 1")
+        # Still starting or recovering. A wrong password, say, is raised at once instead of being waited out.
         except (asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
             return False
         return True
@@ -163,12 +165,14 @@ class Postgres:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         secret = self._directory / "superuser"
         if not secret.exists():
+            # Private before there is anything in it: chmod after the writing would leave a moment for others to read.
             secret.touch(mode=0o600)
             secret.write_text(secrets.token_urlsafe(24))
         self._passwords[SUPERUSER] = secret.read_text()
         if os.geteuid() != 0:
             return None
         user = _system_user()
+        # initdb reads the password's file as that user, and makes the data below a directory that must be its own.
         for path in (self._directory, secret):
             os.chown(path, user.pw_uid, user.pw_gid)
         for path in (self._directory, program("postgres")):
@@ -179,6 +183,7 @@ class Postgres:
         """Run initdb beside the place and move the result there: half a cluster never counts as one."""
         draft = self._directory / "data.new"
         await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
+        # PostgreSQL's own locale: texts sort the same on every machine, whatever locales it has.
         options = ("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         initdb = Process(
             "initdb",
@@ -240,4 +245,5 @@ def _name(identifier: str) -> str:
 
 
 def _literal(text: str) -> str:
+    # Doubling quotes is enough: backslashes stand for themselves (standard_conforming_strings, PostgreSQL's default).
     return "'" + text.replace("'", "''") + "'"

@@ -20,6 +20,7 @@ def write_private_once(file: Path, text: str) -> None:
     """Write a file with mode 0600 unless it is there: of two that try at once, the first one's text stays."""
     draft = _draft_of(file, text)
     try:
+        # Linked and not renamed: a rename would take the place of what somebody else has just written.
         os.link(draft, file)
     except FileExistsError:
         pass

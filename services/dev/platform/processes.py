@@ -107,6 +107,7 @@ class Process:
             self._child = spawned.result()
         except OSError as error:
             raise ProcessFailed(self.name, f"can't start ({error.strerror})", self.log) from error
+        # Only once a child runs: after a failed start the end of the one before still stands, and `running` is no lie.
         self._exited = exited
 
     def _live(self, spawned: Future[subprocess.Popen[bytes]], exited: Future[int]) -> None:
@@ -119,6 +120,7 @@ class Process:
         spawned.set_result(child)
         # Not yet reaped, the dead leader keeps its group's number from being given to somebody else.
         with suppress(ChildProcessError):
+            # Popen looks before it sends a signal and reaps a child that has just ended: then none is left to wait for.
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -151,6 +153,7 @@ class Process:
         if not self.running:
             return
         self._signal(self._stop_signal)
+        # A suspended child acts on the signal only when it goes on.
         self.resume()
         try:
             await self.wait(grace_s)

@@ -65,6 +65,7 @@ class Platform:
         except BaseExceptionGroup as group:
             await self.stop()
             raise group.exceptions[0] from None
+        # Cancelled from outside, a task group raises CancelledError itself and no group.
         except BaseException:
             await self.stop()
             raise
@@ -79,6 +80,7 @@ class Platform:
     def _take_the_directory(self) -> None:
         lock = self._lock.enter_context((self.directory / ".lock").open("w"))
         try:
+            # The kernel's lock: it ends with this process however that ends, where a file with a number would stay.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()

@@ -101,6 +101,7 @@ class Supervisor:
             message = f"{process.name} is already running"
             raise ValueError(message)
         child = _Child(process, ready, within_s)
+        # Known before it is ready: whoever stops everything meanwhile must stop this one too.
         self._children[process.name] = child
         process.start()
         try:
@@ -133,6 +134,7 @@ class Supervisor:
         """Stop one process; it stays stopped until `restart`."""
         child = self._children[name]
         if child.watch is not None:
+            # The watch first: it would take this end for a death, and start the process again.
             child.watch.cancel()
             await asyncio.gather(child.watch, return_exceptions=True)
             child.watch = None
@@ -165,6 +167,7 @@ class Supervisor:
         try:
             child.process.start()
         except ProcessFailed as failure:
+            # Not raised: the last end still stands, so the watch comes by again, after a longer pause.
             _log.error("process.not_restarted", reason=str(failure))
             return
         child.restarts += 1

@@ -44,12 +44,14 @@ async def tool_environment(name: str, *, say: Callable[[str], None] = tell) -> P
     if not lock.exists():
         known = ", ".join(sorted(file.stem for file in _LOCKS.glob("*.lock")))
         raise Unavailable(f"no tool environment is called {name}; there is {known}")
+    # With the version of Python: a venv belongs to the one that made it, and another needs its own.
     digest = hashlib.sha256(lock.read_bytes() + platform.python_version().encode()).hexdigest()[:12]
     place = cache_directory("tools") / f"{name}-{digest}"
     # A venv can't be moved (its scripts name its path), so a marker that is written last makes it count.
     marker = place / ".complete"
     if not marker.exists():
         async with _alone(place.with_suffix(".making")):
+            # Whoever held the lock before us may have made it.
             if not marker.exists():
                 await _make(name, lock, place, say)
                 marker.touch()
@@ -59,6 +61,7 @@ async def tool_environment(name: str, *, say: Callable[[str], None] = tell) -> P
 async def _make(name: str, lock: Path, place: Path, say: Callable[[str], None]) -> None:
     log = place.with_suffix(".log")
     say(f"Installing {name} into an environment of its own (once; log: {log}) …")
+    # What is there without the marker is the rest of an installation that was killed.
     await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
     # Our own pip can install into it, and one that stands there only for that takes five seconds to make.
     borrow = importlib.util.find_spec("pip") is not None
@@ -66,6 +69,7 @@ async def _make(name: str, lock: Path, place: Path, say: Callable[[str], None]) 
     environment = fetcher_environment()
     await run_to_end(Process(f"venv of {name}", venv, env=environment, log=log), within_s=_INSTALL_WITHIN_S)
     python = str(place / "bin" / "python")
+    # Wheels only: to build from source pip would run foreign code, and fetch build tools that no hash pins.
     options = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--only-binary", ":all:")
     pip = (sys.executable, "-m", "pip", "--python", python) if borrow else (python, "-m", "pip")
     install = (*pip, "install", *options, "--requirement", str(lock))
@@ -80,6 +84,7 @@ async def _alone(file: Path) -> AsyncIterator[None]:
     with file.open("w") as held:
         while True:
             try:
+                # Asked again and again: a flock that waits would hold up the event loop, and could not be cancelled.
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:

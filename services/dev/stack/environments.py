@@ -52,6 +52,7 @@ class Environments:
         own = {f"KEYFOB_{service.upper()}_{setting}": value for setting, value in self._own(service, name).items()}
         own[f"KEYFOB_{service.upper()}_HOST"] = LOOPBACK
         own[f"KEYFOB_{service.upper()}_PORT"] = str(self.port(name))
+        # The same after a restart: a killed consumer then goes on at once, and waits for no session to run out.
         own["KEYFOB_KAFKA_MEMBER"] = name
         return plain_environment(**self._common(), **own, **self.overrides, **self.deployments.get(name, {}))
 
@@ -59,11 +60,13 @@ class Environments:
         return {
             "KEYFOB_MODE": "development",
             "KEYFOB_KAFKA_BOOTSTRAP": self.kafka,
+            # The platform has a single broker, and Apache Kafka refuses topics with more replicas than brokers.
             "KEYFOB_KAFKA_REPLICATION": "1",
             "KEYFOB_POLICY_KEY": self.layout.signing_key("policy").verify_key.to_base64(),
             "KEYFOB_CATALOG_KEY": self.layout.signing_key("sync").verify_key.to_base64(),
             "KEYFOB_ADMIN_ISSUER": self.issuer,
             "KEYFOB_ADMIN_JWKS_URI": f"{self.issuer}/jwks",
+            # Into a file Python writes in blocks: the last lines before a kill would be missing from the log.
             "PYTHONUNBUFFERED": "1",
         }
 

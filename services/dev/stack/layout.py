@@ -91,6 +91,7 @@ def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read; a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.new")
+    # What a killed run left there would make O_EXCL refuse for ever.
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as stream:

@@ -75,6 +75,7 @@ class Stack:
             self._api.close()
             self._api = None
         await self.supervisor.stop_all()
+        # A start that failed early has made none.
         if hasattr(self, "platform"):
             await self.platform.stop()
 
@@ -84,6 +85,7 @@ class Stack:
         issuer = DevIssuer(layout.issuer)
         self.issuer = issuer
         self.environments = Environments(layout, issuer.url, overrides=self._overrides)
+        # OpenBao's configuration names the address of sync's feed, so sync's port is settled before anything runs.
         self.platform = Platform(
             directory=layout.root,
             broker=self._broker,
@@ -92,6 +94,7 @@ class Stack:
             audit_authorization=f"Bearer {layout.secret(f'feeds/{SOURCE}')}",
         )
         for name in ("policy", "sync", *RESOLVERS):
+            # All keys before any process: each one's settings name the public halves of others'.
             layout.signing_key(name)
         layout.make_installation_key()
 
@@ -154,6 +157,7 @@ class Stack:
     async def enrol_gateway(self, name: str, *, labels: dict[str, str] | None = None) -> None:
         """Make an enrolment for a gateway that may run every server, unless it has enrolled before."""
         token_file = self.layout.instance(name) / "enrolment.token"
+        # Its token is for the first start only, and a second enrolment by the name of an instance is a conflict.
         if (self.layout.instance(name) / "identity").exists():
             return
         body = {"name": name, "labels": labels or {}, "allowed_servers": ["*"], "expires_in_s": 600}

@@ -54,6 +54,7 @@ def _check_url(text: str, *, place: str, schemes: Collection[str]) -> None:
     check_line(text, of=place, limit=LONGEST_URL)
     try:
         parts = urlsplit(text)
+        # urlsplit() finds a bad port only when it is asked for the port.
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None

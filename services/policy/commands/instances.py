@@ -70,6 +70,7 @@ async def _allowed(work: Work, servers: tuple[str, ...]) -> tuple[str, ...]:
     if ANY_SERVER in servers:
         return (ANY_SERVER,)
     found = [await named(work, ServerRecord, text, place="allowed_servers") for text in servers]
+    # Once each: the same server may be named by its name and by its id.
     return tuple(dict.fromkeys(one.id for one in found))
 
 

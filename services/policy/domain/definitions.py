@@ -78,6 +78,7 @@ def _check_http(definition: HttpServer) -> None:
     try:
         parts = urlsplit(definition.url)
         host = parts.hostname or ""
+        # urlsplit() finds a bad port only when it is asked for the port.
         _ = parts.port
     except ValueError:
         raise BadRequest("The URL can't be read: write it as https://host/path.") from None

@@ -85,6 +85,7 @@ def full_id(kind: str, text: str) -> str | None:
     """The id of `kind` that `text` spells, with or without its kind in front; None where it spells none."""
     if not looks_like_id(text):
         return None
+    # With another kind in front it is the id of something else: a profile's is never taken for a grant's.
     return text if text.startswith(f"{kind}/") else f"{kind}/{text}" if "/" not in text else None
 
 

@@ -81,6 +81,7 @@ def recovery_id_of(blob: bytes | None) -> str | None:
 
 def waiting_keys(generations: Iterable[Generation], replicas: Sequence[ReplicaKeys]) -> tuple[str, ...]:
     """Keys that every live replica has and that never were current: one of them may become it."""
+    # Where nobody is heard, nobody is known to have a key.
     if not replicas:
         return ()
     everywhere = frozenset.intersection(*(replica.key_ids for replica in replicas))

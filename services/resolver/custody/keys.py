@@ -78,7 +78,9 @@ class KeyDesk:
         self.standing.check()
         if key_id is not None and not is_key_id(key_id):
             raise BadRequest("A key id has 16 characters of a-z and 2-7.")
+        # Our own directory may have the key since our last look: untold, we would wait for ourselves.
         await self.standing.announce()
+        # Outside the commit, which holds up everybody else's; inside, all of it is looked at again.
         await self._everybody_looked(key_id)
         async with self.standing.books.commit() as work:
             await self._make_current(work, key_id, by)
@@ -103,6 +105,7 @@ class KeyDesk:
         replicas = await store.replicas(heard_within_s=HEARD_WITHIN_S)
         chosen = choose_next(key_id, generations, replicas)
         before = await store.current()
+        # A file that a person made: a public key in the database might be that of whoever can write there.
         blob = self._blob(chosen)
         check_recovery(before, blob)
         values = await store.values_by_key()

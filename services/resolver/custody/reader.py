@@ -63,4 +63,5 @@ class KeptReader:
             await self.values.note_use(list(uses), at=max(uses.values()))
         except Unavailable as problem:
             _log.warning("uses-not-noted", reason=problem.detail)
+            # What was used meanwhile is newer, and wins.
             self._uses = uses | self._uses

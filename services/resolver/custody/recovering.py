@@ -97,6 +97,7 @@ async def _found(books: Books) -> list[Found]:
         values = await store.values_by_key()
         # Newest first: whoever can restore only one wants that.
         known = sorted(generations, key=lambda key_id: -generations[key_id].n)
+        # Also keys that only values name: what is lost with them must be said.
         ids = [*known, *sorted(set(values) - set(known))]
         return [
             Found(one, generations.get(one), values.get(one, 0), await store.some_under(one, most=SAMPLES))
@@ -106,6 +107,7 @@ async def _found(books: Books) -> list[Found]:
 
 async def _restore(found: Found, key: RecoveryKey, directory: Path, provider: KekProvider) -> Recovery:
     path = key_path(directory, found.key_id)
+    # No file of a key is ever written over: what lies there is looked at instead.
     if path.exists():
         return await _look_at(path, found, provider)
     if found.generation is None or found.generation.recovery is None:
@@ -115,6 +117,7 @@ async def _restore(found: Found, key: RecoveryKey, directory: Path, provider: Ke
     except SealInvalid:
         needed = found.generation.recovery_key_id
         return Lost(found.key_id, found.values, f"this recovery key does not open it (it needs {needed})")
+    # A blob does not say who made it: only rows that open prove that it holds the installation's own key.
     if kek.key_id != found.key_id or not _opens_any(kek, found.samples):
         return Lost(found.key_id, found.values, "its recovery blob holds another key: the database was changed")
     await save_new_kept(path, kek, provider)

@@ -75,6 +75,7 @@ class Rewrapper:
 
     async def finish(self, rotation: Rotation) -> None:
         """Rewrap what is left of one rotation; only one replica may at a time."""
+        # From the first id on: whoever goes on after a kill meets the damaged rows again, and counts them anew.
         ring, damaged, after = await self.standing.ring(), 0, ""
         while True:
             batch = await self._one_batch(rotation.n, ring, after=after)
@@ -97,6 +98,7 @@ class Rewrapper:
     async def _close(self, rotation: Rotation, key_id: str, damaged: int) -> None:
         async with self.standing.books.commit() as work:
             newest = await work.store.rotation()
+            # Another replica may have finished it between our look and our lock.
             if newest is None or newest.n != rotation.n or newest.finished_at is not None:
                 return
             await work.store.finish_rotation(rotation.n, damaged=damaged, at=work.at)
@@ -118,6 +120,7 @@ class Rewrapper:
 async def _write(store: CustodyStore, n: int, key_id: str, changed: list[tuple[str, bytes, bytes]]) -> int:
     if not changed:
         return 0
+    # Fewer than were given, where somebody replaced or deleted a value meanwhile: those need no new wrap.
     written = await store.put_wraps(key_id, changed)
     await store.advance(n, done=written)
     return written

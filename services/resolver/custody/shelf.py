@@ -52,6 +52,7 @@ class KeyShelf:
         for path in key_files(self.directory):
             stamp = _stamp(path)
             found[stamp] = self._read.get(stamp) or await self._open(path)
+        # Only when every file opened: after a failure what was known before still counts.
         self._read, self.given = found, frozenset(found.values())
 
     async def look_again(self) -> None:
@@ -73,6 +74,7 @@ class KeyShelf:
 
     def any_ring(self) -> Keyring | None:
         """All keys, for comparing; None while there is none."""
+        # Which of them seals does not matter here, as nothing is sealed with it.
         return self.ring(min(self._keks)) if self._keks else None
 
     def recovery_blob(self, key_id: str) -> bytes | None:
@@ -83,6 +85,7 @@ class KeyShelf:
         kek = await load_kept(path, self.provider)
         if kek.key_id not in self._keks:
             self._keks[kek.key_id] = kek
+            # Rings never change: those that were made before lack the new key.
             self._rings.clear()
             _log.info("key-opened", key=kek.key_id)
         return kek.key_id

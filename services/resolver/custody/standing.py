@@ -96,6 +96,7 @@ class Standing:
     async def ring_of(self, current: str) -> Keyring:
         """The keyring that seals under `current`; a key that was just put there is found."""
         self.check()
+        # A replica that was silent is not asked before a rotation: it must look itself before it seals or opens.
         if current not in self.shelf.given:
             await self.shelf.look_again()
         return self.shelf.ring(current)
@@ -112,6 +113,7 @@ class Standing:
             if not _is_away(problem) and not isinstance(problem, Misconfigured | KeyFileRefused):
                 raise
             reason = problem.detail if isinstance(problem, KeyFileRefused) else cut(problem, 500)
+            # Once each: it is tried every second.
             if reason != self.reason:
                 _log.error("local-values-refused", reason=reason)
             self.reason = reason
@@ -173,6 +175,7 @@ class Standing:
                         at=work.at,
                     )
                 )
+        # Behind the commit, which said nothing here and was undone: whoever was slower needs the other's key.
         if current is not None:
             self.shelf.ring(only).expect({current.key_id})
 

@@ -52,6 +52,7 @@ class CustodyStore(ValueStore):
     ) -> int:
         """Let `key_id` follow `after`, together with its recovery blob; its number."""
         n = 1 if after is None else after.n + 1
+        # Before the new one is there: the database lets no two be current, not even within a transaction.
         await self.session.execute(
             update(generations).where(generations.c.state == KeyState.CURRENT).values(state=KeyState.FORMER)
         )
@@ -122,6 +123,7 @@ class CustodyStore(ValueStore):
         columns = local_values.c
         query = (
             select(columns.id, columns.owner, columns.server_id, columns.field, columns.version, columns.wrap)
+            # A deleted row names no key, and compared with NULL it is not chosen.
             .where(columns.kek_id != key_id, columns.id > after)
             .order_by(columns.id)
             .limit(most)

@@ -114,6 +114,7 @@ class Books:
                     await work.commit.flush()
                     await session.commit()
                 else:
+                    # The number goes back with it: one that left nothing in the outbox would stop the relay.
                     await session.rollback()
 
     @asynccontextmanager

@@ -56,12 +56,14 @@ class ValueDesk:
         """Keep a person's own value; `NotAvailable` unless policy lets the field come from there for them."""
         try:
             slot, found = self._chain(person).own_slot(server, field)
+        # Without its reason, which would tell which servers and fields there are.
         except Refusal:
             raise NotAvailable from None
         return await self.values.enter(slot, value, server_name=found.name, by=_actor(person))
 
     async def delete_own(self, person: Person, server: str, field: str) -> Entered:
         """Forget a person's own value, also one that policy would not let them enter any more."""
+        # Not by `own_slot`: whoever lost the right to enter a value must still be able to take it back.
         found = self._server(server)
         slot = Slot(_self(person), found.id, field)
         return await self.values.delete(slot, server_name=found.name, by=_actor(person))

@@ -70,6 +70,7 @@ def value_routes(desk: ValueDesk | None, guard: AdminGuard) -> APIRouter:
 
     @router.put("", summary="Enter or replace a value", openapi_extra=_BODY)
     async def enter(request: Request, server: Text, field: Text, profile: Text | None = None) -> EnteredView:
+        # Not a dependency of the route: without a profile the token is a person's, who needs no role.
         if profile is not None:
             by = await administrator.acting(request)
             with await _value(request) as value:

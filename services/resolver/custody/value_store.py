@@ -92,6 +92,7 @@ class ValueStore:
         await self.session.execute(
             update(local_values)
             .where(local_values.c.id.in_(ids))
+            # Replicas write late, in any order. PostgreSQL's GREATEST passes over the NULL of one that was never used.
             .values(last_used_at=func.greatest(local_values.c.last_used_at, at))
         )
 

@@ -58,6 +58,7 @@ class LocalValues:
         _check(value)
         self.standing.check()
         async with self.standing.books.commit() as work:
+            # Asked in the commit, whatever this replica remembers: a rotation can't come between this and the row.
             current = await work.store.current()
             ring = await self.standing.ring_of(current.key_id if current else "")
             before = await work.store.kept(slot.id)

@@ -45,6 +45,7 @@ class Custody:
         try:
             await self.standing.start()
             yield
+            # The background has stopped by now: uses that it had not written yet are written here.
             await self.reader.flush()
         finally:
             await self.standing.books.engine.dispose()

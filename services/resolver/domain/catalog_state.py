@@ -31,6 +31,7 @@ class CatalogState:
 
     def put(self, fact: CatalogFact) -> CatalogState:
         """The state in which `fact` has replaced whatever its key held."""
+        # Out of the old place first: a reference that was renamed must not be found by both names.
         cleared = self.drop(fact.id)
         changed: dict[str, Any] = {"facts": cleared.facts.insert(fact.id, fact)}
         if isinstance(fact, Reference):

@@ -153,6 +153,7 @@ class Chain:
             if len(named) != 1:
                 raise Refusal(Reason.CONTEXT_FOREIGN)
             return Chosen(*named[0], ContextRule.NAMED)
+        # Only among those that bind it: the names that a refusal offers must all be of use.
         binding = [pair for pair in own if self._bindings(pair[1], server)]
         if len(binding) == 1:
             return Chosen(*binding[0], ContextRule.ONLY)
@@ -172,6 +173,7 @@ class Chain:
         for group in self.person.groups:
             for mapping in self._trusted(self.snapshot.policy.mappings.get((self.person.idp_id, group), ())):
                 held = given.get(mapping.profile_id)
+                # Groups are a set, whose order differs between processes: by the smallest id all replicas choose alike.
                 if held is None or mapping.id < held.id:
                     given[mapping.profile_id] = mapping
         found = ((mapping, self.snapshot.policy.profile(id_)) for id_, mapping in given.items())
@@ -237,6 +239,7 @@ class Chain:
         if source is None or not self.trusts(source.evidence):
             raise Refusal(Reason.SOURCE_UNKNOWN)
         grant = self._grant(field, reference, grounds)
+        # A lease ends when any of these does, so whatever the answer hangs on must be named.
         own = (binding.id, grant.id, reference.id, source.id) + ((choice.id,) if choice else ())
         return Item(field, StoredValue(reference, source), grounds.ids(*own), grant.ends_at, rule)
 
@@ -259,6 +262,7 @@ class Chain:
             raise Refusal(Reason.NOT_BOUND)
         if len(bound) > 1:
             raise Refusal(Reason.BINDING_AMBIGUOUS)
+        # Approved for what the server was: another command or address may take the value elsewhere.
         if bound[0].definition_digest != grounds.server.digest:
             raise Refusal(Reason.DEFINITION_CHANGED)
         return bound[0]
@@ -290,6 +294,7 @@ class Chain:
         fitting = [grant for grant in held if self._fits(grant, field, grounds)]
         if not fitting:
             raise Refusal(Reason.NOT_GRANTED)
+        # Both ways take the first of equals, and indices are in the order of ids.
         endless = [grant for grant in fitting if grant.ends_at is None]
         return endless[0] if endless else max(fitting, key=lambda grant: (grant.ends_at or self.now).timestamp())
 

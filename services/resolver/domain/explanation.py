@@ -73,6 +73,7 @@ def explain(
         grounds = chain.grounds(instance.id, wish)
     except Refusal as refusal:
         return Explanation(instance, refusal.denied)
+    # Every field, where `decide` ends at the first refusal: an administrator wants to mend all of them at once.
     names = (field.name for field in grounds.server.fields)
     return Explanation(instance, grounds, tuple(_field(chain, name, wish.choices.get(name), grounds) for name in names))
 

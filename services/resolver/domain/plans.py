@@ -210,10 +210,12 @@ class Plan:
 
     def in_force(self, now: datetime) -> bool:
         """Whether no grant in it has ended by `now`. On the same facts it then is a right answer still."""
+        # Ends only: what had begun when it was decided has begun still.
         return all(item.ends_at is None or now < item.ends_at for item in self.items)
 
     def same_grounds(self, earlier: Plan) -> bool:
         """Whether this rests on the same records as `earlier`, for the same definition and the same places."""
+        # An id stays when its record changes: the definition is compared whole, since the answer carries it.
         return self.server.evidence.payload == earlier.server.evidence.payload and [
             item.grounds for item in self.items
         ] == [item.grounds for item in earlier.items]

@@ -92,6 +92,7 @@ class PolicyState:
             return self
         changed = self.indexed(fact, less_fact)
         changed["facts"] = self.facts.remove(id_)
+        # With the payload that was counted when it came: the deletion itself brings none.
         changed["digest"] = digest.remove(self.digest, digest.entry(id_, fact.evidence.payload))
         return replace(self, **changed)
 
@@ -122,6 +123,7 @@ class PolicyState:
                 # Few, and asked for as a whole: no index by key.
                 return {"idps": self.idps.insert(id_, fact) if edit is with_fact else self.idps.discard(id_)}
             case _:
+                # Profiles are asked for by id only, and what can't be read by nobody.
                 return {}
 
 

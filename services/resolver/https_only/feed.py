@@ -150,6 +150,7 @@ class NoticeFeed:
     async def run(self) -> None:
         """Follow the topic for ever."""
         position = await self._reader.open()
+        # What stands before it was never read here: whoever asks for it is told that it is gone.
         self._first, self._newest = position, position - 1
         try:
             async for read in self._reader:
@@ -210,6 +211,7 @@ class NoticeFeed:
             case Notice.TYPE:
                 notice = decode(message, Notice)
                 seen = Floor(notice.policy_seq or 0, notice.catalog_seq or 0)
+                # A notice names one of the two at most: the other stays as it was.
                 self._floor = Floor(max(self._floor.policy, seen.policy), max(self._floor.catalog, seen.catalog))
                 return self._event(message.offset, "notice", orjson.loads(notice.to_json()))
             case NoticeTick.TYPE:
@@ -228,6 +230,7 @@ class NoticeFeed:
             key=TICK_ID,
             payload=passed_on.payload,
         )
+        # Passed over, and no place is gone: whoever hears no tick lets go of everything by itself in time.
         if not genuine:
             _log.error("tick refused", offset=message.offset)
             return None

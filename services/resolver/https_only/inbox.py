@@ -50,6 +50,7 @@ class Inbox:
             await self.publish(attested(posted.of(instance_id), self.key))
         finally:
             self._under_way[instance_id] -= 1
+            # A counter keeps its zeros: one for each instance that ever posted.
             if not self._under_way[instance_id]:
                 del self._under_way[instance_id]
 

@@ -51,6 +51,7 @@ class Streams:
 
     async def frames(self, instance_id: str, place: int | None, may_act: Callable[[], bool]) -> AsyncGenerator[bytes]:
         """Events behind `place`, or from the newest tick on, until the instance may not act any more."""
+        # At the first frame and not at the call, as in any generator: an answer never begun takes no place.
         cut = self._enter(instance_id)
         try:
             async for frame in self._follow(place, lambda: may_act() and not cut.event.is_set()):
@@ -111,6 +112,7 @@ class EventStream(Response):
     def __init__(self, frames: AsyncGenerator[bytes], *, abort: Callable[[], None]) -> None:
         # No proxy on the way may gather or keep what must arrive at once.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        # Starlette announces the length of the empty body that it was given.
         del self.headers["content-length"]
         self._frames = frames
         self._abort = abort
@@ -136,6 +138,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async for frame in self._frames:
+                # Around the sending only: waiting for news may take any time.
                 async with asyncio.timeout(WRITE_WITHIN_S):
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
         finally:

@@ -85,6 +85,7 @@ def https_only_of(
     """The listener, not yet started; None where it is not set up."""
     if tls is None:
         return None
+    # Not idempotent: a posted receipt may come twice, and a broker that forgot us would refuse all that follow.
     producer = kafka.repeating_producer()
 
     async def send(message: Message) -> None:

@@ -28,6 +28,7 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 class CredentialFile(BaseModel):
     """What a credential file holds."""
 
+    # The text of a validation error could quote the token.
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     origin: str
@@ -74,6 +75,7 @@ class Credentials:
 
     def _origin_of(self, credential: CredentialFile) -> Origin | None:
         try:
+            # Parsed, for one origin has several spellings: upper case, or its usual port written out.
             return Origin.parse(credential.origin, mode=self.mode)
         except BadRequest:
             return None

@@ -76,6 +76,7 @@ def _origin(text: str, mode: Mode) -> Origin:
 def _url(origin: Origin, mount: str, path: str, version: str | None) -> URL:
     """The address of one secret's data. A path that would leave the mount names nothing."""
     segments = [*mount.strip("/").split("/"), "data", *path.split("/")]
+    # Quoting leaves dots as they are, so they would lead out of the mount all the same.
     if {".", "..", ""} & set(segments):
         raise ValueMissing
     query = "" if version is None else f"?version={quote(version, safe='')}"

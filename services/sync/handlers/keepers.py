@@ -38,6 +38,7 @@ _REFRESH_S: Final = 1.0
 _FEED_NOTE_S: Final = 2.0
 """Between notes that the feed was heard."""
 
+# Without a bound the power outgrows a float after a thousand failures in a row, and that would end the service.
 _MOST_DOUBLINGS: Final = 16
 
 _PAUSE_S: Final = 0.5
@@ -137,6 +138,7 @@ class Keeper:
         while True:
             hint = self._hints.take()
             if hint is None:
+                # Nothing is awaited since the look: no hint can come between it and this, and be slept through.
                 self._hinted.clear()
                 await self._hinted.wait()
                 continue
@@ -213,6 +215,7 @@ class Keeper:
             if heard or found:
                 with contextlib.suppress(Unavailable):
                     await self._means.books.note_feed(self.source.record.id, messages=heard, changed=found)
+                    # Less what was noted, and not nought: more may have come while the database was asked.
                     self._heard -= heard
                     self._found -= found
 

@@ -70,6 +70,7 @@ class RunDesk:
         """Work off runs until cancelled."""
         try:
             while True:
+                # Before the look: what is asked for during it is taken up right after.
                 self._asked.clear()
                 with contextlib.suppress(Unavailable):
                     await self._take_up()
@@ -107,6 +108,7 @@ class RunDesk:
                 for name in parts:
                     surveys.create_task(self._survey(name, parts))
         except* KeyfobError as errors:
+            # One error and no group: whoever called takes KeyfobError, which a group of them is not.
             raise errors.exceptions[0] from None
         finally:
             # Before the last note: one of progress that came later would take the end back.

@@ -129,6 +129,7 @@ async def _deploy(stage: Stage, gateway: str, hospital: Hospital) -> None:
     """Start a gateway again with the hospital's URL in its environment, as its deployment would."""
     given = {_VARIABLE: hospital.url, "KEYFOB_GATEWAY_ENVIRONMENT": _VARIABLE}
     stage.stack.environments.deployments[gateway] = given
+    # Not `restart`: a Process keeps the environment that it was made with, and this one is new.
     await stage.stack.supervisor.stop(gateway)
     await stage.stack.start_gateway(gateway)
 

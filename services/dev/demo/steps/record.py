@@ -37,6 +37,7 @@ async def read_audit(stage: Stage) -> None:
     _show(stage, records)
     numbers = {int(record["n"]) for record in records}
 
+    # Waited for: records reach the topic from the outbox, a moment after the API shows them.
     async def look() -> dict[int, dict[str, Any]] | None:
         bootstrap = stage.stack.platform.broker.bootstrap
         bodies = [json.loads(one.value) async for one in read_topic(bootstrap, AUDIT, committed=True)]
@@ -114,6 +115,7 @@ async def _dump(stage: Stage) -> bytes:
         env=plain_environment(PGPASSWORD=unquote(urlsplit(postgres.dsn()).password or "")),
         log=target,
     )
+    # A process appends to its log: what a run that was killed left there would stand in front.
     target.unlink(missing_ok=True)
     dump.start()
     expect(await dump.wait(_DUMP_S) == 0, "the databases can be dumped")
