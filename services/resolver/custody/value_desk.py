@@ -64,9 +64,8 @@ class ValueDesk:
     async def delete_own(self, person: Person, server: str, field: str) -> Entered:
         """Forget a person's own value, also one that policy would not let them enter any more."""
         # Not by `own_slot`: whoever lost the right to enter a value must still be able to take it back.
-        found = self._server(server)
-        slot = Slot(_self(person), found.id, field)
-        return await self.values.delete(slot, server_name=found.name, by=_actor(person))
+        slot, server_name = self._kept_slot(_self(person), server, field)
+        return await self.values.delete(slot, server_name=server_name, by=_actor(person))
 
     async def list_own(self, person: Person) -> list[Listed]:
         """A person's own values and those of their profiles."""
@@ -77,15 +76,17 @@ class ValueDesk:
 
     async def enter_for(self, profile: str, server: str, field: str, value: SecretBytes, *, by: Actor) -> Entered:
         """Keep a profile's value; `NotAvailable` unless profile, server and field exist."""
-        slot, found = self._profile_slot(profile, server, field)
+        found = self._server(server)
+        slot = Slot(Owner(LocalOwner.PROFILE, self._profile(self._picture(), profile).id), found.id, field)
         if field not in {one.name for one in found.fields}:
             raise NotAvailable
         return await self.values.enter(slot, value, server_name=found.name, by=by)
 
     async def delete_for(self, profile: str, server: str, field: str, *, by: Actor) -> Entered:
-        """Forget a profile's value."""
-        slot, found = self._profile_slot(profile, server, field)
-        return await self.values.delete(slot, server_name=found.name, by=by)
+        """Forget a profile's value; a profile that policy removed is named by its id."""
+        owner = Owner(LocalOwner.PROFILE, self._profile_id(profile))
+        slot, server_name = self._kept_slot(owner, server, field)
+        return await self.values.delete(slot, server_name=server_name, by=by)
 
     async def list_for(self, profile: str) -> list[Listed]:
         """A profile's values."""
@@ -93,10 +94,13 @@ class ValueDesk:
         owner = Owner(LocalOwner.PROFILE, self._profile(snapshot, profile).id).text
         return self._listed(await self.values.listed([owner]), {owner: profile}, snapshot)
 
-    def _profile_slot(self, profile: str, server: str, field: str) -> tuple[Slot, Server]:
-        found = self._server(server)
-        owner = Owner(LocalOwner.PROFILE, self._profile(self._picture(), profile).id)
-        return Slot(owner, found.id, field), found
+    def _kept_slot(self, owner: Owner, server: str, field: str) -> tuple[Slot, str]:
+        """Where `owner` may have a value, with the server's name; the server as lists call it."""
+        snapshot = self._picture()
+        found = self._servers(server, snapshot)
+        # Whether such a server ever was shows only to whose value lies there: for all others there is none.
+        server_id = found[0].id if len(found) == 1 else server
+        return Slot(owner, server_id, field), self._server_name(server_id, snapshot)
 
     def _picture(self) -> Snapshot:
         """The newest one, which is proved to be current: nobody enters a value by rights that have ended."""
@@ -108,10 +112,18 @@ class ValueDesk:
         return Chain(self._picture(), person, datetime.now(UTC), self.trusts)
 
     def _server(self, name: str) -> Server:
-        found = [one for one in self._picture().policy.servers.get(name, ()) if self.trusts(one.evidence)]
+        found = self._servers(name, self._picture())
         if len(found) != 1:
             raise NotAvailable
         return found[0]
+
+    def _servers(self, name: str, snapshot: Snapshot) -> list[Server]:
+        return [one for one in snapshot.policy.servers.get(name, ()) if self.trusts(one.evidence)]
+
+    def _server_name(self, server_id: str, snapshot: Snapshot) -> str:
+        """A server that is gone, or that its name does not tell from another, is called by its id."""
+        fact = snapshot.policy.facts.get(server_id)
+        return fact.name if isinstance(fact, Server) and self._servers(fact.name, snapshot) == [fact] else server_id
 
     def _profile(self, snapshot: Snapshot, name: str) -> Profile:
         facts = snapshot.policy.facts.values()
@@ -120,17 +132,19 @@ class ValueDesk:
             raise NotAvailable
         return named[0]
 
+    def _profile_id(self, name: str) -> str:
+        try:
+            return self._profile(self._picture(), name).id
+        except NotAvailable:
+            return name
+
     def _listed(self, found: Iterable[Kept], owners: dict[str, str | None], snapshot: Snapshot) -> list[Listed]:
         return [
-            Listed(_server_name(one.server_id, snapshot), one.field, owners[one.owner], one.set_at, one.last_used_at)
+            Listed(
+                self._server_name(one.server_id, snapshot), one.field, owners[one.owner], one.set_at, one.last_used_at
+            )
             for one in found
         ]
-
-
-def _server_name(server_id: str, snapshot: Snapshot) -> str:
-    """A server that is gone is called by its id."""
-    fact = snapshot.policy.facts.get(server_id)
-    return fact.name if isinstance(fact, Server) else server_id
 
 
 def _self(person: Person) -> Owner:
