@@ -62,7 +62,8 @@ class KeyDesk:
     async def now(self) -> KeysNow:
         """What there is."""
         self.standing.check()
-        async with self.standing.books.open() as store:
+        # Of one moment: a rotation that begins between two statements would name a key that the first did not see.
+        async with self.standing.books.picture() as store:
             return KeysNow(
                 await store.generations(),
                 await store.values_by_key(),

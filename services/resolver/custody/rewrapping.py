@@ -65,13 +65,17 @@ class Rewrapper:
             self.begun.clear()
 
     async def _look(self) -> None:
-        async with self.standing.books.open() as store:
-            rotation = await store.rotation()
-        if rotation is None or rotation.finished_at is not None:
+        if await self._unfinished() is None:
             return
         async with self.standing.books.rewrapping() as mine:
-            if mine:
+            # Again, now that nobody else can finish it: by then it may be another one.
+            if mine and (rotation := await self._unfinished()) is not None:
                 await self.finish(rotation)
+
+    async def _unfinished(self) -> Rotation | None:
+        async with self.standing.books.open() as store:
+            rotation = await store.rotation()
+        return None if rotation is None or rotation.finished_at is not None else rotation
 
     async def finish(self, rotation: Rotation) -> None:
         """Rewrap what is left of one rotation; only one replica may at a time."""

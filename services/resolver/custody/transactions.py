@@ -104,6 +104,13 @@ class Books:
                 yield CustodyStore(session)
 
     @asynccontextmanager
+    async def picture(self) -> AsyncIterator[CustodyStore]:
+        """A transaction for reading, all of whose statements see the same moment."""
+        async with self.open() as store:
+            await store.session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield store
+
+    @asynccontextmanager
     async def commit(self) -> AsyncIterator[Work]:
         """A numbered commit; undone if its block fails or says nothing."""
         with own_errors():
