@@ -3,14 +3,14 @@
 1. Read which keys were current, with their recovery blobs, and which of them values need.
 2. Open each blob; the key in it must be the one that the database names beside it.
 3. Let it open a value, if there is one: who can write to the database can put a blob of his own there.
-4. Write it to a file of its own. What lies there already stays.
+4. Let the record say that it was restored.
+5. Write it to a file of its own. What lies there already stays.
 
 Nothing is written before step 3 has held. What can't be restored is named, with what is lost by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -82,9 +82,7 @@ async def restore(
     `Unavailable` without the database or the key's provider.
     """
     wanted = [one for one in await _found(books) if retired or _is_needed(one)]
-    outcomes = [await _restore(one, key, directory, provider) for one in wanted]
-    await _tell(books, [one for one in outcomes if isinstance(one, Restored)])
-    return outcomes
+    return [await _restore(books, one, key, directory, provider) for one in wanted]
 
 
 def _is_needed(found: Found) -> bool:
@@ -105,7 +103,7 @@ async def _found(books: Books) -> list[Found]:
         ]
 
 
-async def _restore(found: Found, key: RecoveryKey, directory: Path, provider: KekProvider) -> Recovery:
+async def _restore(books: Books, found: Found, key: RecoveryKey, directory: Path, provider: KekProvider) -> Recovery:
     path = key_path(directory, found.key_id)
     # No file of a key is ever written over: what lies there is looked at instead.
     if path.exists():
@@ -120,6 +118,8 @@ async def _restore(found: Found, key: RecoveryKey, directory: Path, provider: Ke
     # A blob does not say who made it: only rows that open prove that it holds the installation's own key.
     if kek.key_id != found.key_id or not _opens_any(kek, found.samples):
         return Lost(found.key_id, found.values, "its recovery blob holds another key: the database was changed")
+    # First the record: a file without one would be taken for a key that was never lost, and nobody told of it.
+    await _tell(books, found)
     await save_new_kept(path, kek, provider)
     return Restored(found.key_id, path, found.values)
 
@@ -147,22 +147,21 @@ def _opens(kek: Kek, context: ValueContext, sealed: SealedValue) -> bool:
     return True
 
 
-async def _tell(books: Books, restored: Iterable[Restored]) -> None:
+async def _tell(books: Books, found: Found) -> None:
     """Let the record say who came to have which key; published when a resolver runs again."""
-    for one in restored:
-        async with books.commit() as work:
-            work.say(
-                KeyChange(
-                    id=change_id(),
-                    seq=work.seq,
-                    action=KeyAction.RECOVERED,
-                    key_id=one.key_id,
-                    values=one.values,
-                    # Whoever has the recovery key and the database needs no account of ours, so there is none to name.
-                    actor=Actor(idp="keyfob", subject="keyfob keys recover"),
-                    at=work.at,
-                )
+    async with books.commit() as work:
+        work.say(
+            KeyChange(
+                id=change_id(),
+                seq=work.seq,
+                action=KeyAction.RECOVERED,
+                key_id=found.key_id,
+                values=found.values,
+                # Whoever has the recovery key and the database needs no account of ours, so there is none to name.
+                actor=Actor(idp="keyfob", subject="keyfob keys recover"),
+                at=work.at,
             )
+        )
 
 
 def books_for(settings: CustodySettings) -> Books:

@@ -12,6 +12,7 @@ from shared.config import Misconfigured
 from shared.custody import Kek, RecoveryKey, seal_for_recovery
 from shared.custody.directory import key_files, key_path
 from shared.custody.providers.file import FileProvider
+from shared.errors import Unavailable
 from tests.integration.custody.conftest import ALICE, House
 
 
@@ -124,3 +125,17 @@ async def test_an_empty_database_has_nothing_to_restore(house: House) -> None:
     assert told(await recovered(house, house.directory("empty-machine"))) == [
         "The database knows no installation key: there is nothing to restore."
     ]
+
+
+async def test_no_key_comes_back_without_a_word_in_the_record(house: House) -> None:
+    key = await house.generate()
+    async with house.replica() as replica:
+        await replica.enter(range(2))
+    empty = house.directory("empty-machine")
+    await house.sql("ALTER TABLE outbox RENAME TO away")
+    with pytest.raises(Unavailable):
+        await recovered(house, empty)
+    assert key_files(empty) == []
+    await house.sql("ALTER TABLE away RENAME TO outbox")
+    assert await recovered(house, empty) == [Restored(key, key_path(empty, key), 2)]
+    assert (await house.said())[-1] == ("recovered", key)
