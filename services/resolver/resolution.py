@@ -148,14 +148,14 @@ class Resolver:
             raise
         # Said before it leaves: an answer that gets lost counts as delivered, and never the other way round.
         self.log.write(case.entry(Phase.RELEASED), kept=True)
-        self._note_use(plan)
+        self._note_use(case, plan)
         return answer
 
-    def _note_use(self, plan: Plan) -> None:
-        for item in plan.items:
-            match item.place:
-                case KeptValue(slot=slot):
-                    self.local.used(slot)
+    def _note_use(self, case: Case, plan: Plan) -> None:
+        for item, value in zip(plan.items, case.values, strict=True):
+            match item.place, value:
+                case KeptValue(slot=slot), ReadValue(version=version):
+                    self.local.used(slot, version)
                 case _:
                     pass
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from services.resolver.custody.value_store import Use
 from services.resolver.custody.values import LocalValues
 from services.resolver.domain.local_values import Slot
 from services.resolver.sources.local import LocalValueAway, LocalValueDamaged, LocalValueMissing
@@ -28,7 +29,7 @@ class KeptReader:
     """`LocalReader` on the database. `run` it as a task: it writes down uses."""
 
     values: LocalValues
-    _uses: dict[str, datetime] = field(default_factory=dict)
+    _uses: dict[Use, datetime] = field(default_factory=dict)
 
     async def read(self, slot: Slot) -> ReadValue:
         """See the port."""
@@ -44,9 +45,9 @@ class KeptReader:
             raise LocalValueMissing
         return ReadValue(opened.secret, str(opened.version))
 
-    def used(self, slot: Slot) -> None:
+    def used(self, slot: Slot, version: str) -> None:
         """See the port."""
-        self._uses[slot.id] = datetime.now(UTC)
+        self._uses[slot.id, int(version)] = datetime.now(UTC)
 
     async def run(self) -> None:
         """Write uses down until cancelled; a process that is killed forgets those of its last seconds."""
@@ -56,12 +57,13 @@ class KeptReader:
 
     async def flush(self) -> None:
         """Write down what was used since the last time; again later if the database is away."""
-        uses, self._uses = self._uses, {}
+        uses = dict(self._uses)
         if not uses:
             return
         try:
             await self.values.note_use(list(uses), at=max(uses.values()))
         except Unavailable as problem:
             _log.warning("uses-not-noted", reason=problem.detail)
-            # What was used meanwhile is newer, and wins.
-            self._uses = uses | self._uses
+            return
+        # Only now, or a write that was cancelled would lose them. What was used meanwhile has another time, and stays.
+        self._uses = {use: at for use, at in self._uses.items() if uses.get(use) != at}

@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Row, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, DateTime, Row, Text, bindparam, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.resolver.custody.tables import local_values
 from services.resolver.domain.local_values import Slot
 from shared.custody import SealedValue
 from shared.events.changes import Actor
+
+Use: TypeAlias = tuple[str, int]
+"""(id of a value, the version of it that was released)"""
+
+_NOTE_USE: Final = text(
+    # Replicas write late, in any order. PostgreSQL's GREATEST passes over the NULL of one that was never used.
+    "UPDATE local_values AS kept SET last_used_at = GREATEST(kept.last_used_at, :at)"
+    # A value that was replaced meanwhile: its use says nothing of the one that is there now.
+    " FROM unnest(:ids, :versions) AS given (id, version)"
+    " WHERE kept.id = given.id AND kept.version = given.version"
+).bindparams(
+    bindparam("ids", type_=ARRAY(Text)),
+    bindparam("versions", type_=ARRAY(BigInteger)),
+    bindparam("at", type_=DateTime(timezone=True)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +102,10 @@ class ValueStore:
         )
         return [_kept(row) for row in await self.session.execute(query)]
 
-    async def note_use(self, ids: Sequence[str], *, at: datetime) -> None:
+    async def note_use(self, uses: Sequence[Use], *, at: datetime) -> None:
         """These were released at `at`."""
-        await self.session.execute(
-            update(local_values)
-            .where(local_values.c.id.in_(ids))
-            # Replicas write late, in any order. PostgreSQL's GREATEST passes over the NULL of one that was never used.
-            .values(last_used_at=func.greatest(local_values.c.last_used_at, at))
-        )
+        ids, versions = zip(*uses, strict=True)
+        await self.session.execute(_NOTE_USE, {"ids": list(ids), "versions": list(versions), "at": at})
 
 
 def _kept(row: Row[Any]) -> Kept:

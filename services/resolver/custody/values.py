@@ -16,7 +16,7 @@ from datetime import datetime
 
 from services.resolver.custody.standing import Standing
 from services.resolver.custody.transactions import Work, change_id
-from services.resolver.custody.value_store import Kept
+from services.resolver.custody.value_store import Kept, Use
 from services.resolver.domain.local_values import Slot
 from shared.crypto.secret import SecretBytes
 from shared.custody import LARGEST_VALUE
@@ -95,10 +95,10 @@ class LocalValues:
         async with self.standing.books.open() as store:
             return await store.listed(owners)
 
-    async def note_use(self, ids: Sequence[str], *, at: datetime) -> None:
+    async def note_use(self, uses: Sequence[Use], *, at: datetime) -> None:
         """These were released."""
         async with self.standing.books.open() as store:
-            await store.note_use(sorted(ids), at=at)
+            await store.note_use(sorted(uses), at=at)
 
 
 def _check(value: SecretBytes) -> None:

@@ -39,8 +39,8 @@ class LocalReader(Protocol):
         """The value as it is now, with its version. Raises one of the above, within the reader's own bound."""
         ...
 
-    def used(self, slot: Slot) -> None:
-        """It was released now; does not wait."""
+    def used(self, slot: Slot, version: str) -> None:
+        """This version of it was released now; does not wait."""
         ...
 
 
@@ -51,5 +51,5 @@ class NothingKept:
         """See the port."""
         raise LocalValueAway
 
-    def used(self, slot: Slot) -> None:
+    def used(self, slot: Slot, version: str) -> None:
         """See the port."""

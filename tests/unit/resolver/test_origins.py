@@ -245,14 +245,14 @@ class FakeKept:
     """`LocalReader` with one value for everybody."""
 
     handed_out: list[ReadValue] = field(default_factory=list)
-    uses: list[str] = field(default_factory=list)
+    uses: list[tuple[str, str]] = field(default_factory=list)
 
     async def read(self, slot: Slot) -> ReadValue:
         self.handed_out.append(ReadValue(SecretBytes(b"kept"), "7"))
         return self.handed_out[-1]
 
-    def used(self, slot: Slot) -> None:
-        self.uses.append(slot.id)
+    def used(self, slot: Slot, version: str) -> None:
+        self.uses.append((slot.id, version))
 
 
 async def test_a_kept_value_is_released_once_it_is_on_record_and_wiped(bench: Bench) -> None:
@@ -265,7 +265,8 @@ async def test_a_kept_value_is_released_once_it_is_on_record_and_wiped(bench: Be
     assert values(answer) == {"DB_URL": b"kept"}
     assert [phase for phase, _ in bench.reasons()] == [Phase.AUTHORISED, Phase.RELEASED]
     (item,) = bench.log.entries[-1].items
-    assert (item.reference_id, item.version, item.source_id) == (local.uses[0], "7", "keyfob/local-values")
+    assert (item.reference_id, item.version, item.source_id) == (*local.uses[0], "keyfob/local-values")
+    assert item.version == "7"
     assert all(value.secret.wiped for value in local.handed_out)
 
 
