@@ -25,7 +25,6 @@ from shared.errors import AssertionInvalid, BadRequest, KeyfobError, TokenInvali
 from shared.problems import problem_response
 
 PATH: Final = "/v1/resolve"
-LARGEST_HEADER: Final = 16 * 1024
 _ASSERTION_HEADER: Final = HEADER.lower().encode()
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ANSWER_HEADERS: Final = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]

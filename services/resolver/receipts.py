@@ -43,7 +43,13 @@ class Receipts:
     async def run(self) -> None:
         """Tell for ever; when cancelled, say goodbye."""
         producer = self.new_producer()
-        await connect(producer, what="receipts")
+        try:
+            await connect(producer, what="receipts")
+            await self._tell(producer)
+        finally:
+            await disconnect(producer)
+
+    async def _tell(self, producer: AIOKafkaProducer) -> None:
         try:
             while True:
                 said = await self._say(producer, stopping=False)
@@ -53,7 +59,6 @@ class Receipts:
         finally:
             # Convergence then need not wait for our bound: whoever stopped answers nobody.
             await self._say(producer, stopping=True)
-            await disconnect(producer)
 
     async def _say(self, producer: AIOKafkaProducer, *, stopping: bool) -> Floor:
         receipt = self._receipt(stopping=stopping)
