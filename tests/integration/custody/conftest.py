@@ -7,11 +7,12 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from services.dev.platform import Platform
 from services.resolver.custody.keys import KeyDesk
@@ -19,19 +20,22 @@ from services.resolver.custody.recovering import books_for
 from services.resolver.custody.rewrapping import Rewrapper
 from services.resolver.custody.shelf import KeyShelf
 from services.resolver.custody.standing import SCHEMA, Standing
+from services.resolver.custody.tables import local_values
 from services.resolver.custody.transactions import Books
-from services.resolver.custody.values import LocalValues
+from services.resolver.custody.values import LocalValues, _said
 from services.resolver.domain.local_values import Owner, Slot
 from services.resolver.settings import ResolverSettings
 from shared.crypto.secret import SecretBytes
-from shared.custody import Kek, RecoveryKey
+from shared.custody import Kek, Keyring, RecoveryKey
 from shared.custody.directory import save_new_key
 from shared.custody.providers import KekProvider
 from shared.custody.providers.file import FileProvider
 from shared.events.changes import Actor
+from shared.events.custody import ValueAction
 from shared.events.policy import LocalOwner
 from tests.waiting import until
 
+FILLED_AT_ONCE = 500
 ALICE = Actor(idp="idp/administrators", subject="alice")
 
 
@@ -41,6 +45,26 @@ def place(number: int, *, owner: str = "profile/a") -> Slot:
 
 def value_of(number: int) -> bytes:
     return b"value \xff\x00\n${%d}" % number
+
+
+def _row(number: int, ring: Keyring, *, at: datetime) -> dict[str, object]:
+    slot = place(number)
+    with SecretBytes(value_of(number)) as value:
+        sealed = ring.seal(value, context=slot.context(1))
+    return {
+        "id": slot.id,
+        "owner_kind": slot.owner.kind,
+        "owner": slot.owner.text,
+        "server_id": slot.server_id,
+        "field": slot.field,
+        "version": 1,
+        "sealed": sealed.sealed,
+        "wrap": sealed.wrap,
+        "kek_id": ring.current.key_id,
+        "set_at": at,
+        "set_by_idp": ALICE.idp,
+        "set_by": ALICE.subject,
+    }
 
 
 @dataclass(slots=True)
@@ -56,6 +80,30 @@ class Replica:
         for number in numbers:
             with SecretBytes(value_of(number)) as value:
                 await self.values.enter(place(number), value, server_name="one", by=ALICE)
+
+    async def fill(self, count: int) -> None:
+        """Leave `count` values as `enter` does, many in a commit: thousands of single ones would take a minute."""
+        for first in range(0, count, FILLED_AT_ONCE):
+            async with self.standing.books.commit() as work:
+                current = await work.store.current()
+                ring = await self.standing.ring_of(current.key_id if current else "")
+                numbers = range(first, min(first + FILLED_AT_ONCE, count))
+                rows = [_row(number, ring, at=work.at) for number in numbers]
+                await work.store.session.execute(insert(local_values), rows)
+                for number in numbers:
+                    _said(work, place(number), ValueAction.SET, 1, server_name="one", by=ALICE)
+
+    async def all_open(self, count: int) -> bool:
+        """Whether each of the first `count` values opens to what was entered, by one look at the table."""
+        kept = {one.id: one for one in await self.values.listed([place(0).owner.text])}
+        for number in range(count):
+            one = kept[place(number).id]
+            assert one.sealed is not None
+            ring = await self.standing.ring_of(one.key_id or "")
+            with ring.open(one.sealed, context=place(number).context(one.version)) as secret:
+                if not secret.matches(value_of(number)):
+                    return False
+        return True
 
     async def opens(self, number: int) -> bool:
         opened = await self.values.open(place(number))
