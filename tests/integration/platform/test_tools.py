@@ -70,6 +70,14 @@ async def test_what_the_lock_does_not_pin_by_hash_is_not_installed(empty_tool: P
         await tool_environment("empty", say=lambda _: None)
 
 
+async def test_without_a_pip_of_ours_the_environment_gets_its_own(
+    empty_tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    made = await tool_environment("empty", say=lambda _: None)
+    assert (made / "pip").exists()
+
+
 async def test_its_dependencies_are_not_ours() -> None:
     folder = await tool_environment("mcp-alchemy")
     assert not folder.is_relative_to(Path(sys.prefix))
