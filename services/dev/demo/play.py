@@ -9,10 +9,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from services.dev.demo.narration import Narrator
 from services.dev.demo.stage import Stage
 from services.dev.demo.steps import change, custody, opening, record, work
+from services.dev.platform.failures import PlatformFailure
+from services.dev.platform.locks import sole_use
 from services.dev.platform.tools import tool_environment
 from services.dev.stack import Stack
 
@@ -39,7 +42,18 @@ async def play(directory: Path, console: Console | None = None) -> int:
     """Play the story on a fresh stack in `directory`; the process's exit code."""
     # Piped, rich would take 80 columns for the width and fold the tables.
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Beside the directory: the platform's own lock lies in it, and would be deleted with all that is there.
+        with sole_use(directory.with_name(f".{directory.name}.lock"), of=directory):
+            shutil.rmtree(directory, ignore_errors=True)
+            return await _play(directory, console)
+    except PlatformFailure as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return 1
+
+
+async def _play(directory: Path, console: Console) -> int:
     began = time.monotonic()
     tool = await tool_environment("mcp-alchemy")
     stack = Stack(directory, report=lambda line: console.print(f"[dim]{line} …[/]"))
@@ -52,7 +66,9 @@ async def play(directory: Path, console: Console | None = None) -> int:
                     await perform(stage)
     except Exception as error:  # noqa: BLE001 - the end of the story: one sentence, the logs have the rest
         if narrator.failed_at is None:
-            console.print(f"[bold red]The stack did not start:[/] {error}\nlogs: {stack.layout.logs}")
+            held = f"All {narrator.held} steps held, but the stack did not stop cleanly:"
+            what = held if narrator.held == len(STEPS) else "The stack did not start:"
+            console.print(f"[bold red]{what}[/] {escape(str(error))}\nlogs: {stack.layout.logs}")
         return 1
     console.print(f"\n[bold green]All {narrator.held} steps held[/], in {time.monotonic() - began:.0f} s.")
     return 0

@@ -159,9 +159,12 @@ async def fetch_jars(log: Path) -> Path:
         goal = ("dependency:copy-dependencies", f"-DoutputDirectory={place}/lib", "-DincludeScope=runtime")
         fetch = Process("mvn", (maven, "-q", "-B", "-f", str(pom), *goal), env=fetcher_environment(), log=log)
         await run_to_end(fetch, within_s=_FETCH_WITHIN_S)
-        # Whoever renames first wins; the other's copy is the same.
-        if not ready.exists():
+        try:
             (Path(place) / "lib").rename(ready)
+        except OSError:
+            # Whoever renames first wins; the other's copy is the same.
+            if not ready.exists():
+                raise
     return ready
 
 

@@ -19,6 +19,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from services.dev.platform.locks import in_turn
 from services.dev.platform.ports import LOOPBACK, kept_port
 from services.dev.platform.private import write_private, write_private_once
 from services.dev.platform.processes import Process, plain_environment
@@ -95,8 +96,9 @@ class DevIssuer:
         """
         secret = secrets.token_urlsafe(32)
         client = Client(secret_sha256=_hash(secret), subject=subject or client_id, groups=tuple(groups))
-        known = {**self._clients(), client_id: client}
-        write_private(self._directory / "clients.json", _CLIENTS.dump_json(known, indent=2).decode())
+        with in_turn(self._directory / ".clients.lock"):
+            known = {**self._clients(), client_id: client}
+            write_private(self._directory / "clients.json", _CLIENTS.dump_json(known, indent=2).decode())
         return secret
 
     def authenticate(self, client_id: str, secret: str) -> Client | None:

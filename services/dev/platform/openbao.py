@@ -178,6 +178,9 @@ class OpenBao:
             made = admin.sys.initialize(secret_shares=1, secret_threshold=1)
             # Before anything else is done with it: nobody is given the unseal key and root token a second time.
             write_private(keys, json.dumps({"unseal": made["keys_base64"][0], "root": made["root_token"]}))
+        elif not keys.exists():
+            # Not deleted for them: the keys may lie in a backup.
+            raise PlatformFailure(f"the keys to openbao's data are lost: delete {keys.parent} to start anew")
         kept = json.loads(keys.read_text())
         if admin.sys.is_sealed():
             admin.sys.submit_unseal_key(kept["unseal"])

@@ -26,6 +26,7 @@ import psutil
 
 from services.dev.platform.failures import Unavailable
 from services.dev.platform.ports import LOOPBACK, kept_port
+from services.dev.platform.private import write_private_once
 from services.dev.platform.processes import Process, plain_environment, run_to_end
 from services.dev.platform.supervision import until_ready
 
@@ -165,9 +166,7 @@ class Postgres:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         secret = self._directory / "superuser"
         if not secret.exists():
-            # Private before there is anything in it: chmod after the writing would leave a moment for others to read.
-            secret.touch(mode=0o600)
-            secret.write_text(secrets.token_urlsafe(24))
+            write_private_once(secret, secrets.token_urlsafe(24))
         self._passwords[SUPERUSER] = secret.read_text()
         if os.geteuid() != 0:
             return None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from services.dev.platform.broker import Broker, broker_from_env
-from services.dev.platform.failures import PlatformFailure
+from services.dev.platform.locks import sole_use
 from services.dev.platform.openbao import OpenBao
 from services.dev.platform.postgres import Postgres
+from services.dev.platform.together import together
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,15 +57,9 @@ class Platform:
     async def start(self) -> None:
         """Start all three at once; raises the first failure, with everything stopped again."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._take_the_directory()
+        self._lock.enter_context(sole_use(self.directory / ".lock", of=self.directory))
         try:
-            async with asyncio.TaskGroup() as starting:
-                for part in (self.postgres, self.broker, self.openbao):
-                    starting.create_task(part.start())
-        except BaseExceptionGroup as group:
-            await self.stop()
-            raise group.exceptions[0] from None
-        # Cancelled from outside, a task group raises CancelledError itself and no group.
+            await together(self.postgres.start(), self.broker.start(), self.openbao.start())
         except BaseException:
             await self.stop()
             raise
@@ -76,12 +70,3 @@ class Platform:
             await asyncio.gather(self.broker.stop(), self.openbao.stop(), self.postgres.stop())
         finally:
             self._lock.close()
-
-    def _take_the_directory(self) -> None:
-        lock = self._lock.enter_context((self.directory / ".lock").open("w"))
-        try:
-            # The kernel's lock: it ends with this process however that ends, where a file with a number would stay.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise PlatformFailure(f"{self.directory} is in use by another run") from None

@@ -61,6 +61,7 @@ class _Child:
     probe: Probe | None
     within_s: float
     restarts: int = 0
+    stopped: bool = False
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -105,12 +106,18 @@ class Supervisor:
         self._children[process.name] = child
         process.start()
         try:
-            if ready is not None:
-                await until_ready(process, ready, within_s=within_s)
+            await self._until_started(child)
         except BaseException:
             await process.stop()
             raise
         child.watch = asyncio.create_task(self._keep_running(child), name=f"watch over {process.name}")
+
+    async def _until_started(self, child: _Child) -> None:
+        if child.probe is not None:
+            await until_ready(child.process, child.probe, within_s=child.within_s)
+        # Its probe may have said yes just before the end: with a watch it would come back.
+        if child.stopped:
+            raise ProcessFailed(child.process.name, "was stopped before it was ready", child.process.log)
 
     async def is_ready(self, name: str) -> bool:
         """Whether the process runs and its probe says yes, now."""
@@ -133,6 +140,7 @@ class Supervisor:
     async def stop(self, name: str, grace_s: float = 10.0) -> None:
         """Stop one process; it stays stopped until `restart`."""
         child = self._children[name]
+        child.stopped = True
         if child.watch is not None:
             # The watch first: it would take this end for a death, and start the process again.
             child.watch.cancel()

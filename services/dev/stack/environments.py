@@ -54,7 +54,8 @@ class Environments:
         own[f"KEYFOB_{service.upper()}_PORT"] = str(self.port(name))
         # The same after a restart: a killed consumer then goes on at once, and waits for no session to run out.
         own["KEYFOB_KAFKA_MEMBER"] = name
-        return plain_environment(**self._common(), **own, **self.overrides, **self.deployments.get(name, {}))
+        # The later one wins, also over what the stack sets itself.
+        return plain_environment(**(self._common() | own | self.overrides | self.deployments.get(name, {})))
 
     def _common(self) -> dict[str, str]:
         return {

@@ -12,6 +12,7 @@ from typing import Any, Self
 from services.cli.connection import Api, Connection
 from services.dev.platform import METADATA_ONLY, READ_VALUES, DevIssuer, Platform, Process, Supervisor
 from services.dev.platform.broker import Broker
+from services.dev.platform.together import together
 from services.dev.stack.environments import DATABASE, RESOLVERS, SCHEMAS, SERVICES, Environments
 from services.dev.stack.layout import Layout, write_private
 
@@ -60,14 +61,14 @@ class Stack:
         """Start the platform, then the services, and return when all of them are ready."""
         self._prepare()
         self._report("starting PostgreSQL, the broker, OpenBao and the development issuer")
-        await asyncio.gather(self.platform.start(), self._start_issuer())
+        await together(self.platform.start(), self._start_issuer())
         self.environments.kafka = self.platform.broker.bootstrap
         self.environments.postgres = f"{self.platform.postgres.host}:{self.platform.postgres.port}"
         await self._furnish_database()
         await self._hand_out_credentials()
         self._write_connection()
         self._report(f"starting {', '.join(SERVICES)}")
-        await asyncio.gather(*(self.start_process(name) for name in SERVICES))
+        await together(*(self.start_process(name) for name in SERVICES))
 
     async def stop(self) -> None:
         """Stop everything, last started first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.policy.domain.drafts import BindingDraft, EnvironmentDraft
+from services.policy.domain.kinds import looks_like_id
 from services.policy.domain.names import check_labels
 from shared.errors import BadRequest, Conflict
 from shared.events.catalog import ReferenceRecord
@@ -40,7 +41,9 @@ def origin_of(draft: BindingDraft, reference: ReferenceRecord | None) -> Origin:
 
 
 def check_variable(variable: str) -> None:
-    """Refuse a variable that belongs to the gateway's own process, whatever any instance would allow."""
+    """Refuse a variable that could be taken for an id, or belongs to the gateway's own process."""
+    if looks_like_id(variable):
+        raise BadRequest("The variable's name looks like an id: choose one that can't be taken for one.")
     if is_reserved_variable(variable):
         raise BadRequest(f"The variable {variable} changes how a process runs, or is Keyfob's own: no field gets it.")
 

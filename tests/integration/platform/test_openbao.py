@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from services.dev.platform import METADATA_ONLY, READ_VALUES, OpenBao, Platform
+from services.dev.platform import METADATA_ONLY, READ_VALUES, OpenBao, Platform, PlatformFailure
 from services.dev.platform.ports import LOOPBACK, free_port
 from tests.waiting import until
 
@@ -118,6 +118,22 @@ async def test_data_tokens_and_address_survive_restart_and_crash(state_directory
     await again.start()
     assert read(client(again, token), "kept") == {"x": "2"}
     await again.stop()
+
+
+async def test_data_whose_keys_are_lost_stays_and_the_failure_says_what_to_delete(state_directory: Path) -> None:
+    openbao = OpenBao(state_directory / "openbao")
+    await openbao.start()
+    await openbao.stop()
+    keys = state_directory / "openbao" / "keys.json"
+    elsewhere = keys.rename(state_directory / "keys.json")
+    try:
+        with pytest.raises(PlatformFailure, match=rf"keys to openbao's data are lost: delete {keys.parent} to start"):
+            await openbao.start()
+    finally:
+        await openbao.stop()
+    elsewhere.rename(keys)
+    await openbao.start()
+    await openbao.stop()
 
 
 async def test_keys_and_configuration_are_for_its_owner_only(platform: Platform) -> None:

@@ -174,3 +174,18 @@ async def test_cancelling_a_start_leaves_no_child(supervisor: Supervisor, worksh
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
     assert not child.running
+
+
+async def test_a_child_that_is_stopped_during_its_start_stays_stopped(
+    supervisor: Supervisor, workshop: Workshop
+) -> None:
+    async def ready_when_stopped() -> bool:
+        await workshop.started("a")()
+        await supervisor.stop_all()
+        return True
+
+    child = workshop.child("a")
+    with pytest.raises(ProcessFailed, match="a was stopped before it was ready"):
+        await supervisor.start(child, ready=ready_when_stopped)
+    with pytest.raises(AssertionError, match="not within"):
+        await until(lambda: child.running, within=0.3)

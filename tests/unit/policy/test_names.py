@@ -18,6 +18,7 @@ from services.policy.domain.names import (
     check_text,
     is_plain,
 )
+from services.policy.domain.origins import check_variable
 from shared.errors import BadRequest
 
 
@@ -56,6 +57,13 @@ def test_no_name_can_be_taken_for_an_id(kind: str) -> None:
     assert not accepted(entity_id)
     assert not accepted(entity_id.partition("/")[2])
     assert full_id(kind, entity_id) == full_id(kind, entity_id.partition("/")[2]) == entity_id
+
+
+def test_no_variable_can_be_taken_for_an_id() -> None:
+    with pytest.raises(BadRequest, match="looks like an id"):
+        check_variable("a" + "0" * 31)
+    for name in ("a" + "0" * 30, "A" + "0" * 31, "_" + "0" * 31):
+        check_variable(name)
 
 
 @pytest.mark.parametrize("text", ["ward", "profile/", "profile/xyz", "a/b/" + "0" * 32, "0" * 31, "0" * 33, "A" * 32])
