@@ -166,8 +166,12 @@ class Process:
         self._signal(signal.SIGKILL)
 
     def suspend(self) -> None:
-        """SIGSTOP: the child stays there and does nothing until `resume`."""
+        """SIGSTOP: the child stays there and does nothing from now on, until `resume`."""
         self._signal(signal.SIGSTOP)
+        if self._child is not None and self.running:
+            # For a moment: until the first of its threads has seen the signal, the others go on answering.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """SIGCONT: a suspended child goes on."""

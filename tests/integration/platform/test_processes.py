@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -36,6 +36,15 @@ def is_alive(pid: int) -> bool:
 
 
 SLEEP = "import time; time.sleep(600)"
+THREADS = 8
+BUSY_THREADS = f"""
+    import threading, time
+    def work():
+        while True:
+            time.sleep(0.001)
+    for _ in range({THREADS}):
+        threading.Thread(target=work).start()
+"""
 SLEEP_WITH_A_CHILD = """
     import subprocess, sys, time
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -144,13 +153,28 @@ async def test_a_suspended_child_is_there_and_can_be_stopped(child: Child) -> No
     process = child(SLEEP)
     assert process.pid is not None
     process.suspend()
-    await until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+    assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
     assert process.running
     process.resume()
     await until(lambda: psutil.Process(process.pid).status() != psutil.STATUS_STOPPED)
     process.suspend()
     await process.stop()
     assert process.returncode == -signal.SIGTERM
+
+
+async def test_a_suspended_child_does_nothing_more_in_any_of_its_threads(child: Child) -> None:
+    process = child(BUSY_THREADS)
+    assert process.pid is not None
+    await until(lambda: psutil.Process(process.pid).num_threads() > THREADS)
+    for _ in range(20):
+        process.suspend()
+        states = [file.read_text().rpartition(")")[2].split()[0] for file in _threads_of(process.pid)]
+        assert set(states) == {"T"}
+        process.resume()
+
+
+def _threads_of(pid: int) -> Iterator[Path]:
+    return Path(f"/proc/{pid}/task").glob("*/stat")
 
 
 async def test_it_can_be_started_again_after_it_ended(child: Child) -> None:
