@@ -72,11 +72,14 @@ class PathWork(Work, Protocol):
         ...
 
     async def appeared(self, *, since: datetime) -> tuple[Appeared, ...]:
-        """Active references of this source that were discovered since then and succeed no other yet."""
+        """Active references of this source that were discovered since then and succeed no other yet.
+
+        More than `successors.MOST` tell only that there are too many: some may be left out.
+        """
         ...
 
     async def vanished(self, *, since: datetime) -> tuple[Vanished, ...]:
-        """References of this source that went since then and that no other work holds."""
+        """References of this source that went since then and that no other work holds; as many as of `appeared`."""
         ...
 
 

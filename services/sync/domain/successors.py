@@ -6,6 +6,7 @@ clear winner is named: a wrong successor is worse than none.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +24,12 @@ NEAR: Final = 0.5
 MARGIN: Final = 0.1
 """How much nearer than the second the winner must be."""
 
+MOST: Final = 200
+"""Pairs that one commit compares, and rows that it reads for them."""
+
+_STEPS: Final = 2_000_000
+"""About 0.2 s, by `_steps`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Appeared:
@@ -30,6 +37,23 @@ class Appeared:
 
     record: ReferenceRecord
     at: datetime
+
+
+def affordable(gone: Iterable[ReferenceRecord], appeared: Iterable[Appeared]) -> bool:
+    """Whether all of these can be compared in one commit, which every other commit of sync waits for.
+
+    If not, none is named: whoever may write secrets chooses how many there are and how long their paths take.
+    """
+    by_key: defaultdict[str | None, list[str]] = defaultdict(list)
+    for one in appeared:
+        by_key[one.record.key].append(one.record.path)
+    steps = 0
+    pairs = ((record.path, path) for record in gone for path in by_key.get(record.key, ()))
+    for number, (path, other) in enumerate(pairs, start=1):
+        steps += _steps(path, other)
+        if number > MOST or steps > _STEPS:
+            return False
+    return True
 
 
 def likely_successor(gone: ReferenceRecord, gone_at: datetime, appeared: Iterable[Appeared]) -> ReferenceRecord | None:
@@ -62,6 +86,12 @@ def nearness(path: str, other: str) -> float:
     # People move folders more often than they rename what is in them.
     leaf, other_leaf = path.rpartition("/")[2], other.rpartition("/")[2]
     return (_likeness(path, other) + _likeness(leaf, other_leaf)) / 2
+
+
+def _steps(path: str, other: str) -> int:
+    """At most so many does `nearness` take: up to one pass over both paths for each letter of the shorter."""
+    letters = Counter(other)
+    return min(len(path), len(other)) * (max(len(path), len(other)) + sum(letters[one] for one in path))
 
 
 def _likeness(one: str, other: str) -> float:

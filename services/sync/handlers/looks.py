@@ -18,7 +18,7 @@ from services.sync.domain.detection import Discovered, Finding, Known, Renamed, 
 from services.sync.domain.naming import candidates
 from services.sync.domain.observations import Denied, Found, Missing, Unreached, Unread
 from services.sync.domain.ports import Books, PathWork
-from services.sync.domain.successors import WINDOW, Appeared, likely_successor
+from services.sync.domain.successors import MOST, WINDOW, Appeared, affordable, likely_successor
 from services.sync.sources.port import SourceReader
 from shared.events.catalog import SourceRecord
 from shared.events.changes import Detection
@@ -130,6 +130,9 @@ async def _name(work: PathWork, source: Source, discovered: Discovered, names: s
 async def _with_successors(work: PathWork, findings: tuple[Finding, ...], now: datetime) -> tuple[Finding, ...]:
     """What went is renamed to what appeared in its place, where that is clear."""
     appeared = await work.appeared(since=now - WINDOW)
+    gone = [finding.known.record for finding in findings if isinstance(finding, StateChanged)]
+    if len(appeared) > MOST or not affordable(gone, appeared):
+        return findings
     return tuple(
         finding if not isinstance(finding, StateChanged) else _renamed(finding.known, now, appeared) or finding
         for finding in findings
@@ -145,11 +148,14 @@ async def _succeed(work: PathWork, source: Source, discovered: Iterable[Applied]
     """What went a moment ago is renamed to what is discovered now, where that is clear."""
     since = moment.at - WINDOW
     vanished = await work.vanished(since=since)
-    if not vanished:
+    if not vanished or len(vanished) > MOST:
         return
     new = tuple(Appeared(applied.known.record, moment.at) for applied in discovered)
     ids = {one.record.id for one in new}
-    appeared = [*await work.appeared(since=since), *new]
+    before = await work.appeared(since=since)
+    appeared = [*before, *new]
+    if len(before) > MOST or not affordable([one.known.record for one in vanished], appeared):
+        return
     for gone in vanished:
         renamed = _renamed(gone.known, gone.at, appeared)
         if renamed is not None and renamed.successor.id in ids:

@@ -103,17 +103,21 @@ class RunDesk:
     async def _survey_all(self, run: Run) -> None:
         parts = {part.source: part for part in run.parts}
         noting = asyncio.create_task(self._keep_noting(run.id, parts))
+        failed: Exception | None = None
         try:
             async with asyncio.TaskGroup() as surveys:
                 for name in parts:
                     surveys.create_task(self._survey(name, parts))
         except* KeyfobError as errors:
             # One error and no group: whoever called takes KeyfobError, which a group of them is not.
-            raise errors.exceptions[0] from None
+            # Raised below: Python before 3.11.4 would make it a group again.
+            failed = errors.exceptions[0]
         finally:
             # Before the last note: one of progress that came later would take the end back.
             noting.cancel()
             await asyncio.gather(noting, return_exceptions=True)
+        if failed is not None:
+            raise failed
         await self._runs.note(run.id, parts.values(), ended=True)
 
     async def _survey(self, name: str, parts: dict[str, RunPart]) -> None:

@@ -146,6 +146,7 @@ class Surveyor:
                 if tally.unreached is None:
                     await self._compare(source, entry, known.get(entry.path, ()), tally, detected_by)
 
+        failed: Exception | None = None
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(_WORKERS):
@@ -155,8 +156,10 @@ class Surveyor:
                 for _ in range(_WORKERS):
                     await waiting.put(None)
         except* KeyfobError as errors:
-            # Of several, the first says what is wrong.
-            raise errors.exceptions[0] from None
+            # Of several, the first says what is wrong. Raised below: Python before 3.11.4 would make it a group again.
+            failed = errors.exceptions[0]
+        if failed is not None:
+            raise failed
 
     async def _compare(
         self, source: Source, entry: Listed, known: tuple[Known, ...], tally: _Tally, detected_by: Detection

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.sync.domain.detection import GONE, Known
 from services.sync.domain.ports import Vanished
-from services.sync.domain.successors import Appeared
+from services.sync.domain.successors import MOST, Appeared
 from services.sync.store.signatures import Seal, Signed
 from services.sync.store.tables import references
 from shared.events.catalog import ReferenceRecord, ReferenceState
@@ -133,7 +133,8 @@ class ReferenceStore:
             references.c.state == ReferenceState.ACTIVE.value,
             ~references.c.deleted,
         )
-        query = select(*_PLAIN, references.c.discovered_at).where(*where)
+        # One more than are compared: so that too many show as such.
+        query = select(*_PLAIN, references.c.discovered_at).where(*where).limit(MOST + 1)
         rows = (await self.session.execute(query)).mappings()
         return tuple([Appeared(_plain(row).record, row["discovered_at"]) for row in rows])
 
@@ -145,7 +146,8 @@ class ReferenceStore:
             references.c.state == ReferenceState.REMOVED.value,
             ~references.c.deleted,
         )
-        query = select(*_SIGNED, references.c.gone_at).where(*where).with_for_update(skip_locked=True)
+        some = select(*_SIGNED, references.c.gone_at).where(*where).limit(MOST + 1)
+        query = some.with_for_update(skip_locked=True)
         return tuple(
             [Vanished(self._opened(row), row["gone_at"]) for row in (await self.session.execute(query)).mappings()]
         )

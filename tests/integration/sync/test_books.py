@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -19,6 +20,7 @@ from services.sync.app import MIGRATIONS, SOURCE
 from services.sync.domain.detection import GONE
 from services.sync.domain.ports import Sight, Wanted
 from services.sync.handlers.looks import Looker, Source
+from services.sync.store import references as references_module
 from services.sync.store.registers import PostgresRegister
 from services.sync.store.signatures import Seal
 from services.sync.store.tables import SCHEMA
@@ -151,6 +153,23 @@ async def test_a_source_is_not_deleted_under_a_look_and_not_looked_at_after(benc
     assert ("db", "active") in {(path, state) for _, path, state, _ in said}
     assert said[-3:-1] == [(3, None, None, True), (3, "db", "removed", True)]
     assert not any(path == "late" for _, path, _, _ in said)
+
+
+async def test_no_more_is_read_for_successors_than_shows_that_it_is_too_much(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references_module, "MOST", 2)
+    since = datetime(2000, 1, 1, tzinfo=UTC)
+    for number in range(8):
+        await bench.vault.put(f"{number}/db", {})
+        await bench.look(f"{number}/db")
+    for number in range(4):
+        await bench.vault.forget(f"{number}/db")
+        await bench.look(f"{number}/db")
+    async with bench.books.at(bench.source.id, "db") as work:
+        assert work is not None
+        assert len(await work.appeared(since=since)) == 3
+        assert len(await work.vanished(since=since)) == 3
 
 
 async def test_one_name_is_given_once_however_many_want_it_together(bench: Bench) -> None:

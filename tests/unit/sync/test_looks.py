@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from services.sync.domain import successors
 from services.sync.domain.detection import GONE
 from services.sync.domain.observations import Unreached
 from services.sync.handlers.looks import Looked, Looker, Source
@@ -171,6 +172,44 @@ async def test_a_rename_names_the_successor_whichever_half_is_seen_first(bench: 
             await bench.look(path)
         gone, successor = bench.books.at_path(old)[None], bench.books.at_path(new)[None]
         assert (gone.state, gone.successor_id) == (ReferenceState.RENAMED, successor.id)
+
+
+async def test_whoever_may_write_many_secrets_can_not_make_a_commit_compare_them_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[str, str]] = []
+    nearness = successors.nearness
+
+    def counted(path: str, other: str) -> float:
+        compared.append((path, other))
+        return nearness(path, other)
+
+    monkeypatch.setattr(successors, "nearness", counted)
+    old, new = [f"old/{number}/db" for number in range(30)], [f"new/{number}/db" for number in range(30)]
+    for path in old:
+        await bench.vault.put(path, {})
+        await bench.look(path)
+        await bench.vault.forget(path)
+    # What appeared is seen first, and equally near to all that went: so none is named, and all are compared again.
+    for path in (*new, *old, "new/one-more/db"):
+        if path not in old:
+            await bench.vault.put(path, {})
+        compared.clear()
+        await bench.look(path)
+        assert len(compared) <= successors.MOST
+
+
+@pytest.mark.parametrize("first", ["new", "old"])
+async def test_a_rename_among_paths_that_take_long_to_compare_names_no_successor(bench: Bench, first: str) -> None:
+    old, new = "a" * 4000, "a" * 3999
+    await bench.vault.put(old, {})
+    await bench.look(old)
+    await bench.vault.forget(old)
+    await bench.vault.put(new, {})
+    for path in (new, old) if first == "new" else (old, new):
+        await bench.look(path)
+    gone = bench.books.at_path(old)[None]
+    assert (gone.state, gone.successor_id) == (ReferenceState.REMOVED, None)
 
 
 async def test_one_that_comes_back_has_no_successor_any_more(bench: Bench) -> None:
