@@ -184,9 +184,9 @@ class LeaseBook:
         if fence is None:
             self._fenced[lease.id] = _Fence(urgency, offset)
             return True
-        # It expired first, and then a notice named it: from now on that notice waits for it too.
-        if fence.offset is None:
-            fence.offset = offset
+        # It expired first, and then a notice named it: from now on that notice waits for it too. The smaller one: in a
+        # topic that was made anew, an offset of before is still to come.
+        fence.offset = min((one for one in (fence.offset, offset) if one is not None), default=None)
         if fence.urgency is Urgency.DRAIN and urgency is Urgency.KILL:
             fence.urgency = Urgency.KILL
             return True

@@ -91,7 +91,8 @@ class Ledger:
         """Something at or before `offset` was missed: it may have meant any lease, and any answer that is out."""
         for out in self._out:
             out.spoilt = True
-            out.first_offset = offset if out.first_offset is None else out.first_offset
+            # The smaller one: in a topic that was made anew, what came before has offsets that are still to come.
+            out.first_offset = offset if out.first_offset is None else min(out.first_offset, offset)
         # Not the larger one: a topic that was made anew begins at 0.
         self.applied_offset = offset
         return self.book.fence_all(offset)
@@ -151,7 +152,8 @@ class Ledger:
         asking = min((out.first_offset for out in self._out if out.first_offset is not None), default=None)
         blocks = [offset for offset in (holding, asking) if offset is not None]
         # Cumulative, so it stops before the first thing that is open, whatever later ones are done.
-        dropped = min(blocks) - 1 if blocks else self.applied_offset
+        # Nor beyond what is applied: a lease may still wait for an offset of a topic that was made anew since.
+        dropped = min([self.applied_offset, *(offset - 1 for offset in blocks)])
         return Progress(self.applied_offset, dropped, len(self.book))
 
     def unreported(self) -> tuple[tuple[EndedLease, ...], tuple[str, ...]]:

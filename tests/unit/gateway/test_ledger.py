@@ -103,6 +103,29 @@ def test_a_hole_spoils_whatever_is_out_and_fences_whatever_is_held() -> None:
     assert ledger.progress().dropped_offset == 20
 
 
+def test_a_topic_that_was_made_anew_leaves_nothing_dropped_beyond_what_is_applied() -> None:
+    ledger = Ledger()
+    ledger.start_at(90)
+    ledger.settle(ledger.ask(), [lease("lease/1")])
+    ledger.apply(100, revocation("grant/1", seq=3))
+    ledger.lose(5)
+    assert (ledger.progress().applied_offset, ledger.progress().dropped_offset) == (5, 4)
+    ledger.end(["lease/1"], LeaseEnd.NOTICE, NOW)
+    assert ledger.progress().dropped_offset == 5
+
+
+def test_a_resolve_that_is_out_when_a_topic_is_made_anew_keeps_the_loss_from_being_dropped() -> None:
+    ledger = Ledger()
+    ledger.start_at(90)
+    out = ledger.ask()
+    ledger.apply(100, revocation("grant/9", seq=3))
+    ledger.lose(5)
+    ledger.pass_over(7)
+    assert (ledger.progress().applied_offset, ledger.progress().dropped_offset) == (7, 4)
+    ledger.give_up(out)
+    assert ledger.progress().dropped_offset == 7
+
+
 def test_an_end_is_told_until_a_receipt_with_it_is_durable() -> None:
     ledger = Ledger()
     ledger.settle(ledger.ask(), [lease("lease/1"), lease("lease/2")])
