@@ -61,12 +61,18 @@ class Credential:
 class Redacted(httpx2.AsyncByteStream):
     """A body on its way back, through a redactor: what may leave leaves with the chunk that it came with."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, redactor: Redactor) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, redactor: Redactor, limit: int | None) -> None:
         self._inner = inner
         self._redactor = redactor
+        self._limit = limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
         async for chunk in self._inner:
+            size += len(chunk)
+            if self._limit is not None and size > self._limit:
+                message = f"a body of more than {self._limit} bytes"
+                raise httpx2.RemoteProtocolError(message)
             if passed := self._redactor.feed(chunk):
                 yield passed
         if rest := self._redactor.finish():
@@ -87,18 +93,27 @@ class Injecting(httpx2.AsyncBaseTransport):
         credentials: tuple[Credential, ...],
         redaction: Redaction,
         on_gone: Callable[[], None],
+        *,
+        ended: Callable[[], bool] = lambda: False,
+        body_limit: int | None = None,
     ) -> None:
         self._inner = inner
         self._place = place
         self._credentials = credentials
         self._redaction = redaction
         self._on_gone = on_gone
+        self._ended = ended
+        self._body_limit = body_limit
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """One request. The credential is added after everything that could log or repeat it."""
         # The SDK builds requests from what the server says (endpoints, links): none of that gets a credential.
         if request.url != self._place.url:
             message = "not the place that the definition names"
+            raise httpx2.RequestError(message, request=request)
+        # The SDK's tasks come back for more (the GET stream does) until they are cancelled: not with a revoked value.
+        if self._ended():
+            message = "this server's use has ended"
             raise httpx2.RequestError(message, request=request)
         own = [(credential.header.encode(), credential.text()) for credential in self._credentials]
         asked = [(name, value) for name, value in request.headers.raw if name.lower() != b"accept-encoding"]
@@ -128,7 +143,10 @@ class Injecting(httpx2.AsyncBaseTransport):
             message = "a body that can't be redacted"
             raise httpx2.RemoteProtocolError(message, request=request)
         if isinstance(response.stream, httpx2.AsyncByteStream):
-            response.stream = Redacted(response.stream, self._redaction.results())
+            # Events go on for as long as the session; the SDK bounds each of them. It reads any other body as a whole.
+            events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+            limit = None if events else self._body_limit
+            response.stream = Redacted(response.stream, self._redaction.results(), limit)
         for name in UNSAID:
             response.headers.pop(name, None)
         return response
@@ -179,17 +197,22 @@ async def connect(
     *,
     mode: Mode,
     on_silence: Callable[[], None],
+    ended: Callable[[], bool],
+    body_limit: int,
     transport: httpx2.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """The streams of a session with the server at `url`; `transport` replaces the network in tests."""
+    """The streams of a session with the server at `url`. Once `ended` nothing is sent; `transport` is for tests."""
     # Before the first byte goes out: a library that refuses a header quotes it.
     for credential in credentials:
         credential.check()
     place = await locate(url, mode)
-    injecting = Injecting(transport or httpx2.AsyncHTTPTransport(), place, credentials, redaction, on_silence)
+    inner = transport or httpx2.AsyncHTTPTransport()
+    injecting = Injecting(inner, place, credentials, redaction, on_silence, ended=ended, body_limit=body_limit)
     timeout = httpx2.Timeout(CONNECT_S, read=READ_S)
     async with (
         httpx2.AsyncClient(transport=injecting, timeout=timeout, trust_env=False, follow_redirects=False) as client,
-        streamable_http_client(url, http_client=client) as streams,
+        # No DELETE: it would carry the value after its end, for as long as the server cares to answer. Servers end
+        # forgotten sessions by themselves.
+        streamable_http_client(url, http_client=client, terminate_on_close=False) as streams,
     ):
         yield streams

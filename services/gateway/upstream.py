@@ -32,6 +32,8 @@ from shared.errors import Unavailable
 from shared.events.definitions import FileField, HttpServer, StdioServer
 from shared.variables import is_reserved_variable
 
+LEAVE_S: Final = 1.0
+"""For a connection's end: nothing is sent any more, and what is left to do must not depend on the server."""
 NO_FILES: Final = ValueFiles(None)
 CLIENT: Final = Implementation(name="keyfob-gateway", version="0.1.0")
 
@@ -79,6 +81,7 @@ class Upstream:
         self._values = dict(values)
         self._limits = limits
         self._stop = asyncio.Event()
+        self._connection = anyio.CancelScope()
         self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
         self._child: processes.Child | None = None
         self._redaction: Redaction | None = None
@@ -130,14 +133,17 @@ class Upstream:
         if self.state not in {State.STOPPING, State.GONE}:
             self.state = State.STOPPING
             self._stop.set()
+            self._connection.deadline = min(self._connection.deadline, anyio.current_time() + LEAVE_S)
 
     def kill(self) -> None:
-        """End it at once: the process group gets SIGKILL before this returns."""
+        """End it at once: the process group gets SIGKILL, and requests are cancelled, before this returns."""
         self._grace_s = 0.0
         # Not left to the task that owns it, which may be busy: SIGKILL is out when this returns.
         if self._child is not None:
             self._child.kill()
         self.stop()
+        # A request may be waiting for its connection, with the value in hand.
+        self._connection.cancel()
 
     async def ready(self) -> None:
         """Wait for the handshake; `Unavailable` when the server did not start."""
@@ -225,10 +231,17 @@ class Upstream:
             redaction,
             mode=self._limits.mode,
             on_silence=self.stop,
+            ended=self._stop.is_set,
+            body_limit=self._limits.line_limit,
             transport=self._limits.transport,
         )
-        async with connection as (incoming, outgoing):
-            await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
+        with self._connection:
+            async with connection as (incoming, outgoing):
+                try:
+                    await self._serve(ClientSession(incoming, outgoing, client_info=CLIENT))
+                finally:
+                    # However it ended, leaving has its bound.
+                    self.stop()
 
     async def _serve(self, session: ClientSession) -> None:
         async with session:

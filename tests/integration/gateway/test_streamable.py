@@ -179,6 +179,35 @@ async def test_a_body_is_redacted_while_it_streams_and_its_length_is_not_what_th
     assert "content-length" not in answer.headers
 
 
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_body_beyond_the_limit_is_an_error_and_is_not_read_to_its_end(status: int) -> None:
+    given = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given
+        while given < 1000:
+            given += 1
+            yield b" " * 100
+
+    json = {"content-type": "application/json"}
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(status, headers=json, content=endless()))
+    place = Place(httpx2.URL(URL), httpx2.URL(URL))
+    injecting = Injecting(inner, place, (), Redaction([]), lambda: None, body_limit=1000)
+    async with httpx2.AsyncClient(transport=injecting) as client:
+        with pytest.raises(httpx2.RemoteProtocolError, match="1000 bytes"):
+            await client.get(URL)
+    assert given == 11
+
+
+@pytest.mark.parametrize(("kind", "size"), [("application/json", 1000), ("text/event-stream; charset=utf-8", 5000)])
+async def test_a_body_up_to_the_limit_and_a_stream_of_events_pass(kind: str, size: int) -> None:
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"content-type": kind}, content=b" " * size))
+    place = Place(httpx2.URL(URL), httpx2.URL(URL))
+    injecting = Injecting(inner, place, (), Redaction([]), lambda: None, body_limit=1000)
+    async with httpx2.AsyncClient(transport=injecting) as client:
+        assert len((await client.get(URL)).content) == size
+
+
 @pytest.mark.parametrize("value", [b"a\r\nEvil: 1", b"a\nb", b"a\0b", b"\x7f", b"a\n", b"\ra", b"a ", b"a\t"])
 async def test_a_value_that_no_header_can_carry_is_refused_without_quoting_it(
     installation: Installation, first: Reference, value: bytes
