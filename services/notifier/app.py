@@ -105,7 +105,7 @@ def build(
         feed=AlertFeed(begin),
     )
     works: dict[str, Work] = {"policy": directory.run, "receipts": members.listen, "ticks": ticker.run}
-    works |= {"settling": settling.run, "alarm": alarm.run}
+    works |= {"receipts-end": members.keep_complete, "settling": settling.run, "alarm": alarm.run}
     replica = Replica(
         kafka=kafka,
         replication=common.kafka_replication,
@@ -121,7 +121,7 @@ def build(
         close=(lambda: disconnect(producer),),
     )
     replica.readiness.add("policy", lambda: directory.reason)
-    replica.readiness.add("receipts", lambda: receipts.trouble)
+    replica.readiness.add("receipts", lambda: members.trouble)
     app = application(TITLE, lifespan=replica.running, readiness=replica.readiness)
     app.include_router(routes(Ports(inquiries, begin, heard, lambda: directory.snapshot), guard))
     return app, replica

@@ -13,7 +13,7 @@ from services.notifier.handlers import Quiet
 from services.notifier.pulse import Pulse, first_of
 
 LOOK_AGAIN_S: Final = 0.25
-"""How late this replica learns of a notice that another one noted."""
+"""How late this replica learns of a notice that another one noted, or of a bound while it is itself behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ class Inquiries:
 
     def state_of(self, noted: Noted) -> Convergence:
         """Where everybody stands on one notice now."""
-        return convergence(noted.published, self.heard, noted.settled, now=self.clock(), bounds=self.bounds)
+        # Not later than we have heard of: who seems silent since then may have spoken, and we were deaf.
+        now = min(self.clock(), self.heard.complete_until)
+        return convergence(noted.published, self.heard, noted.settled, now=now, bounds=self.bounds)
 
     async def newest(self, *, limit: int, before_offset: int | None) -> list[Answer]:
         """Notices, newest first."""
@@ -69,7 +71,7 @@ class Inquiries:
             bound = next_bound(state)
             # No receipt announces that a silent member expired: its bound is a time to look again.
             expires_in = left if bound is None else (bound - self.clock()).total_seconds()
-            await first_of(changed, timeout_s=min(left, max(expires_in, 0.001)))
+            await first_of(changed, timeout_s=min(left, max(expires_in, LOOK_AGAIN_S)))
 
     async def _noted(self, notice_or_event: str, deadline: float) -> Noted | None:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
@@ -19,7 +20,7 @@ from services.notifier.domain.convergence import Bounds, Published
 from services.notifier.domain.expectations import Departure, expected_members, is_gone
 from services.notifier.domain.ports import Clock, Notes
 from services.notifier.domain.receipts import Heard, live_runs
-from services.notifier.domain.times import written_at
+from services.notifier.domain.times import EPOCH, written_at
 from services.notifier.pulse import Pulse
 from shared.bus.cloudevents import Message, Unreadable, decode
 from shared.delivery.receipts import Nobody, Resolvers
@@ -46,6 +47,11 @@ class Policy(Protocol):
 
 class ReceiptTopic(Protocol):
     """All partitions of `receipts`."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be read now, safe to show; None when all is well."""
+        ...
 
     async def run(self, take: Callable[[tuple[Message, ...]], Awaitable[None]]) -> None:
         """Have batches taken in, for ever."""
@@ -94,6 +100,22 @@ class Members:
         """Take in receipts for ever."""
         await self.receipts.run(self.take)
 
+    async def keep_complete(self) -> None:
+        """Note for ever up to when everything that was said was taken in."""
+        while True:
+            # Before asking: what is said while the answer is under way may be missing from it.
+            asked_at = self.clock()
+            with suppress(Unavailable):
+                await self.receipts.caught_up()
+                self.heard.complete_until = asked_at
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not known what members said, safe to show; None when all is well."""
+        unread = "not read to the end yet" if self.heard.complete_until == EPOCH else None
+        return self.receipts.trouble or unread
+
     async def take(self, messages: Iterable[Message]) -> None:
         """Take in receipts. Those of instances that nobody knows wait until policy was asked once more."""
         # Policy and receipts are different topics: a first receipt may overtake the enrolment that makes it genuine.
@@ -103,7 +125,9 @@ class Members:
             for message in unknown:
                 self._take(message, certainly=True)
         # Four bounds: nobody frozen can still wait for a resolver that has refused everything for three of them.
-        self.heard.forget(silent_since=self.clock() - 4 * self.bounds.resolver)
+        # Nor for one that may have spoken in what is still to be read.
+        known_until = min(self.clock(), self.heard.complete_until)
+        self.heard.forget(silent_since=known_until - 4 * self.bounds.resolver)
         self.changed.beat()
 
     async def _caught_up(self) -> None:

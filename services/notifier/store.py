@@ -21,6 +21,9 @@ from shared.database import Sessions
 from shared.events.alerts import Alert
 from shared.events.notices import Notice
 
+# Two that settle at once would lock the same rows in different orders, and each see the other's members as awaited.
+_TAKE_TURNS: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('keyfob-notifier-settle', 0))")
+
 # One statement for all members at once, with one parameter: its cost does not grow with open notices times instances.
 _SETTLE_GATEWAYS: Final = text("""
     UPDATE members SET dropped_at = said.heard_at
@@ -121,6 +124,9 @@ class NoticeStore:
 
     async def settle(self, gateways: Sequence[GatewayProgress], resolvers: Sequence[ResolverRun]) -> int:
         """Write what members proved; the number of notices that have converged by it."""
+        if not (gateways or resolvers):
+            return 0
+        await self._session.execute(_TAKE_TURNS)
         touched = set[str]()
         for statement, progress in (
             (_SETTLE_GATEWAYS, [_gateway_json(one) for one in gateways]),
@@ -139,7 +145,7 @@ class NoticeStore:
         closing = (
             update(notices)
             .values(converged_at=last)
-            # Looked at in the same statement: another replica may have settled the others in between.
+            # Whoever settled the others before us has committed: we waited for our turn.
             .where(notices.c.id.in_(notice_ids), notices.c.converged_at.is_(None), ~awaited)
             .returning(notices.c.id)
         )

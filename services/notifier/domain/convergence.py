@@ -140,18 +140,27 @@ def _standing(
 
 
 def _of_gateway(runs: tuple[GatewayRun, ...], published: Published, *, now: datetime, bound: timedelta) -> Standing:
-    holding = [run for run in runs if run.dropped_offset < published.offset]
+    holding = _holding(runs, published.offset)
     # An instance that was never heard is not one that holds nothing: it waits for its bound.
     if runs and not holding:
         return Dropped(max(run.heard_at for run in runs))
-    applied = [run for run in holding if run.applied_offset >= published.offset]
-    # Alive and not done: it says that it holds leases, or that it read beyond the notice.
-    alive_at = (run.heard_at for run in holding if run.open_leases or run in applied)
-    until = max((published.bounds_from, *alive_at)) + bound
+    until = holds_until(runs, offset=published.offset, since=published.bounds_from, bound=bound)
     if now >= until:
         return Expired(until)
     # Only when every living process says so: one that has not read the notice may still start new calls.
-    return Fenced(until) if holding and len(applied) == len(holding) else Pending(until)
+    applied = all(run.applied_offset >= published.offset for run in holding)
+    return Fenced(until) if holding and applied else Pending(until)
+
+
+def _holding(runs: tuple[GatewayRun, ...], offset: int) -> list[GatewayRun]:
+    return [run for run in runs if run.dropped_offset < offset]
+
+
+def holds_until(runs: tuple[GatewayRun, ...], *, offset: int, since: datetime, bound: timedelta) -> datetime:
+    """By when an instance that is silent from now on can't use what the notice at `offset` ended, there `since`."""
+    # Alive and not done: it says that it holds leases, or that it read beyond the notice.
+    alive_at = (run.heard_at for run in _holding(runs, offset) if run.open_leases or run.applied_offset >= offset)
+    return max((since, *alive_at)) + bound
 
 
 def _of_resolver(run: ResolverRun | None, published: Published, *, now: datetime, bound: timedelta) -> Standing:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.notifier.domain.convergence import Bounds, Member, MemberKind
+from services.notifier.domain.convergence import Bounds, Member, MemberKind, holds_until
 from services.notifier.domain.receipts import GatewayRun, ResolverRun, live_runs
 from shared.projection.instances import KnownInstance
 
@@ -38,7 +38,7 @@ def is_gone(
     live = live_runs(runs, bound=bounds.gateway)
     # No run at all proves nothing: then only the bound does.
     dropped = bool(live) and all(run.dropped_offset >= departure.offset for run in live)
-    return dropped or departure.at + bounds.gateway <= at
+    return dropped or holds_until(live, offset=departure.offset, since=departure.at, bound=bounds.gateway) <= at
 
 
 def expected_members(

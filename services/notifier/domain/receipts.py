@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from services.notifier.domain.times import EPOCH
 from shared.events.receipts import GatewayReceipt, ResolverReceipt
 
 RUNS_KEPT = 4
@@ -42,9 +43,9 @@ class GatewayRun:
             n=receipt.n,
             spoke=order,
             heard_at=max(self.heard_at, heard_at),
-            # Both only grow: a receipt is cumulative, whatever a confused sender says later.
-            applied_offset=max(self.applied_offset, receipt.applied_offset),
-            dropped_offset=max(self.dropped_offset, receipt.dropped_offset),
+            # As it says, also when they fall: a topic that was made anew begins at 0, and less proves less.
+            applied_offset=receipt.applied_offset,
+            dropped_offset=receipt.dropped_offset,
             open_leases=receipt.open_leases,
             variables=receipt.variables,
         )
@@ -78,6 +79,8 @@ class Heard:
     """The newest word of every run of every member. Belongs to one event loop."""
 
     def __init__(self) -> None:
+        self.complete_until = EPOCH
+        """Everything that was said before this was taken in: a later silence may be ours. At first, nothing was."""
         self._order = 0
         self._gateways: dict[str, dict[str, GatewayRun]] = {}
         self._resolvers: dict[str, dict[str, ResolverRun]] = {}

@@ -12,6 +12,7 @@ import pytest
 from services.notifier.api import MOST_AT_ONCE, Ports, routes
 from services.notifier.domain.convergence import Bounds, Dropped, Member, MemberKind, Published
 from services.notifier.domain.receipts import Heard
+from services.notifier.domain.times import LATEST
 from services.notifier.handlers import Quiet
 from services.notifier.inquiries import Inquiries
 from services.notifier.pulse import Pulse
@@ -43,6 +44,7 @@ class Office:
     now: datetime = T0
 
     def __post_init__(self) -> None:
+        self.heard.complete_until = LATEST
         inquiries = Inquiries(self.notes.begin, self.heard, Pulse(), Pulse(), self.quiet, BOUNDS, lambda: self.now)
         ports = Ports(inquiries, self.notes.begin, self.heard, lambda: self.policy.snapshot)
         self.reader = Reader(routes(ports, guard()))

@@ -151,6 +151,16 @@ def test_a_receipt_that_was_overtaken_takes_nothing_back() -> None:
     assert standing(heard, 3) == Dropped(at(1))
 
 
+def test_what_a_gateway_dropped_of_a_topic_that_was_made_anew_since_proves_nothing() -> None:
+    heard = Heard()
+    gateway(heard, -2, applied=5000, dropped=5000, n=6)
+    gateway(heard, -1, applied=OFFSET - 1, dropped=OFFSET - 1, leases=1, n=7)
+    assert standing(heard, 0) == Pending(at(60))
+    assert gateway_progress(heard, bounds=BOUNDS) == [GatewayProgress(GATEWAY.id, OFFSET - 1, at(-1))]
+    gateway(heard, 1, applied=OFFSET, dropped=OFFSET - 1, leases=1, n=8)
+    assert standing(heard, 2) == Fenced(at(61))
+
+
 def test_what_was_proved_once_stays_when_memory_is_lost() -> None:
     assert standing(Heard(), 3, settled={GATEWAY: Dropped(at(1))}) == Dropped(at(1))
 
@@ -244,9 +254,24 @@ def test_a_banned_instance_is_waited_for_until_it_dropped_or_its_bound_passed() 
     heard = Heard()
     gateway(heard, 1, applied=OFFSET, dropped=OFFSET - 1, leases=1, n=0)
     assert not is_gone_at(59, departure(), heard)
-    assert is_gone_at(60, departure(), heard)
+    assert is_gone_at(61, departure(), heard)
     gateway(heard, 2, applied=OFFSET, dropped=OFFSET, n=1)
     assert is_gone_at(3, departure(), heard)
+
+
+def test_a_removed_instance_that_shows_that_it_is_alive_is_waited_for_as_long_as_it_does() -> None:
+    heard = Heard()
+    for n in range(100):
+        gateway(heard, n, applied=OFFSET, dropped=OFFSET - 1, leases=1, n=n)
+    assert not is_gone_at(99 + 59, departure(), heard)
+    assert is_gone_at(99 + 60, departure(), heard)
+
+
+def test_a_removed_instance_that_holds_leases_and_has_not_read_of_its_end_is_waited_for() -> None:
+    heard = Heard()
+    gateway(heard, 50, applied=OFFSET - 1, dropped=OFFSET - 1, leases=1)
+    assert not is_gone_at(50 + 59, departure(), heard)
+    assert is_gone_at(50 + 60, departure(), heard)
 
 
 def test_an_instance_whose_ban_was_not_told_yet_is_waited_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -11,6 +12,7 @@ import pytest
 from services.notifier import inquiries as module
 from services.notifier.domain.convergence import Bounds, Dropped, Expired, Member, MemberKind, Pending, Published
 from services.notifier.domain.receipts import Heard
+from services.notifier.domain.times import LATEST
 from services.notifier.handlers import Quiet
 from services.notifier.inquiries import Answer, Inquiries
 from services.notifier.pulse import Pulse, first_of
@@ -40,6 +42,9 @@ class Office:
     noted: Pulse = field(default_factory=Pulse)
     quiet: Quiet = field(default_factory=Quiet)
     now: datetime = T0
+
+    def __post_init__(self) -> None:
+        self.heard.complete_until = LATEST
 
     @property
     def inquiries(self) -> Inquiries:
@@ -113,6 +118,47 @@ async def test_whoever_waits_is_answered_when_the_last_silent_member_expires(off
     answer = await asyncio.wait_for(asking, 1)
     assert answer is not None
     assert isinstance(answer.state.members[0].standing, Expired)
+
+
+async def test_before_everything_that_was_said_is_read_nobody_expires(office: Office) -> None:
+    """A replica that has just started: its own silence is not a member's."""
+    office.heard.complete_until = Heard().complete_until
+    office.note(published())
+    office.now = T0 + timedelta(seconds=70)
+    answer = await office.inquiries.find("notice/1")
+    assert answer is not None
+    assert answer.state.members[0].standing == Pending(T0 + timedelta(seconds=60))
+
+
+async def test_a_replica_that_is_deaf_lets_nobody_expire_whom_it_may_not_have_heard(office: Office) -> None:
+    office.note(published())
+    office.now = T0 + timedelta(seconds=70)
+    office.heard.complete_until = T0 + timedelta(seconds=59)
+    asking = office.asking("change/1", wait_s=30)
+    await settled()
+    assert not asking.done()
+    office.heard.complete_until = T0 + timedelta(seconds=60)
+    answer = await asyncio.wait_for(asking, 1)
+    assert answer is not None
+    assert answer.state.members[0].standing == Expired(T0 + timedelta(seconds=60))
+
+
+async def test_who_waits_for_a_deaf_replica_does_not_keep_it_busy(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.note(published())
+    office.now = T0 + timedelta(seconds=70)
+    office.heard.complete_until = T0
+    looks = 0
+
+    def counted(*beats: asyncio.Event, timeout_s: float) -> Awaitable[None]:
+        nonlocal looks
+        looks += 1
+        return first_of(*beats, timeout_s=timeout_s)
+
+    monkeypatch.setattr(module, "first_of", counted)
+    await office.inquiries.converged("change/1", wait_s=0.1)
+    assert looks <= 2
 
 
 async def test_nobody_waits_longer_than_asked(office: Office) -> None:

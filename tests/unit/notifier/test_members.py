@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from services.notifier.alarms import Alarm
 from services.notifier.domain.convergence import Bounds, Published
 from services.notifier.domain.expectations import Departure
 from services.notifier.domain.receipts import Heard
+from services.notifier.domain.times import LATEST
 from services.notifier.members import Members
 from services.notifier.pulse import Pulse
 from shared.bus.cloudevents import Message
@@ -23,6 +25,7 @@ from shared.errors import Unavailable
 from shared.events.notices import Notice, NoticeKind
 from tests.fakes.enrolled import T0, Enrolled, Gateway, ms, resolver_receipt
 from tests.fakes.notes import FakeNotes
+from tests.waiting import until
 
 BOUNDS = Bounds(gateway=timedelta(seconds=60), resolver=timedelta(seconds=15))
 
@@ -38,6 +41,9 @@ class Receipts:
     batches: list[tuple[Message, ...]] = field(default_factory=list)
     failing: Exception | None = None
     asked: int = 0
+    trouble: str | None = None
+    reading: Callable[[], None] = lambda: None
+    """What happens while it is asked."""
 
     async def run(self, take: Callable[[tuple[Message, ...]], Awaitable[None]]) -> None:
         for batch in self.batches:
@@ -45,6 +51,7 @@ class Receipts:
 
     async def caught_up(self) -> None:
         self.asked += 1
+        self.reading()
         if self.failing is not None:
             raise self.failing
 
@@ -61,6 +68,7 @@ class World:
     def __post_init__(self) -> None:
         self.alarm = Alarm(self._never, lambda: self.now)
         self.heard, self.changed = Heard(), Pulse()
+        self.heard.complete_until = LATEST
         self.members = Members(
             self.policy,
             self.receipts,
@@ -256,6 +264,35 @@ async def test_nobody_is_heard_in_the_future(world: World) -> None:
 async def test_resolvers_that_were_silent_for_long_are_forgotten(world: World) -> None:
     await world.members.take([resolver_receipt(replica_id="old", at=at(-61)), resolver_receipt(at=at(-59))])
     assert [run.replica_id for run in world.heard.resolvers()] == ["resolver-1"]
+
+
+async def test_a_resolver_is_not_forgotten_for_what_this_replica_has_not_read_yet(world: World) -> None:
+    """Back after a minute without the broker, the first batch holds only the beginning of what was said meanwhile."""
+    await world.members.take([resolver_receipt(at=at(-1))])
+    world.heard.complete_until, world.now = T0, at(70)
+    await world.members.take([resolver_receipt(replica_id="other", at=at(1))])
+    assert [run.replica_id for run in world.heard.resolvers()] == ["resolver-1", "other"]
+
+
+async def test_all_is_heard_up_to_when_the_topic_was_asked_and_not_to_when_it_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN_S", 0)
+    world.heard.complete_until = never = Heard().complete_until
+    world.receipts.failing = Unavailable("away")
+    assert world.members.trouble is not None
+    keeping = asyncio.create_task(world.members.keep_complete())
+    try:
+        await until(lambda: world.receipts.asked > 1)
+        assert world.heard.complete_until == never
+        world.receipts.reading = lambda: setattr(world, "now", world.now + timedelta(seconds=1))
+        world.receipts.failing = None
+        await until(lambda: world.members.trouble is None)
+        assert T0 <= world.heard.complete_until < world.now
+        world.receipts.trouble = "down"
+        assert world.members.trouble == "down"
+    finally:
+        keeping.cancel()
 
 
 async def test_every_batch_of_the_topic_is_taken_in(world: World) -> None:
