@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from services.policy.domain.enrolments import Enrolment, EnrolmentRecord
 from services.policy.domain.kinds import (
@@ -42,9 +41,6 @@ from shared.outbox.commits import Commit, CommitLog
 log = structlog.get_logger(__name__)
 
 R = TypeVar("R", bound=PolicyRecord)
-
-_PASSING: Final = frozenset({"55P03", "57014", "40001", "40P01"})
-"""lock_not_available, query_canceled, serialization_failure, deadlock_detected (PostgreSQL, appendix A)."""
 
 _TICK_SLACK: Final = 0.9
 """A tick is made when nine tenths of its interval have passed: replicas' timers are never quite even."""
@@ -266,15 +262,10 @@ def _database_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, KeyfobError) or not (is_outage(error) or _is_passing(error)):
+        if isinstance(error, KeyfobError) or not is_outage(error):
             raise
         log.warning("database-unavailable", error=type(error).__name__)
         raise Unavailable("The database did not answer in time.") from error
-
-
-def _is_passing(error: Exception) -> bool:
-    """A statement that took or waited too long, or had to give way: the same again may well succeed."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _PASSING
 
 
 def _position(created_seq: int, entity_id: str) -> str:

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection, PGDialect_asyncpg
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from shared.bus.cloudevents import Message, Unreadable, encode
 from shared.bus.effects import IDLE_WAIT_MS, Ack, Dead, EffectsConsumer, Liveness, Outcome, by_type
@@ -51,6 +52,33 @@ def test_something_of_ours_is_away(error: Exception) -> None:
 )
 def test_the_message_or_the_code_is_wrong(error: Exception) -> None:
     assert not is_outage(error)
+
+
+def refused(sqlstate: str) -> tuple[Exception, Exception]:
+    """A server's refusal as the driver raises it while it connects, and as SQLAlchemy raises it later."""
+    plain = asyncpg.PostgresError.new({"S": "ERROR", "C": sqlstate, "M": "x"})
+    dbapi = PGDialect_asyncpg.import_dbapi()
+    try:
+        AsyncAdapt_asyncpg_connection._handle_exception_no_connection(dbapi, plain)
+    except dbapi.Error as translated:
+        wrapped = DBAPIError.instance("s", {}, translated, dbapi.Error, dialect=PGDialect_asyncpg())
+        assert isinstance(wrapped, DBAPIError)
+        return plain, wrapped
+
+
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        "08006", "40001", "40P01", "53100", "53200", "53300", "57014", "57P01", "57P03", "58030", "25006", "55P03",
+    ],
+)  # fmt: skip
+def test_a_database_that_can_not_do_it_now_is_away(sqlstate: str) -> None:
+    assert [is_outage(error) for error in refused(sqlstate)] == [True, True]
+
+
+@pytest.mark.parametrize("sqlstate", ["22003", "22021", "23505", "25001", "25P02", "28P01", "42501", "42P01", "54000"])
+def test_what_a_database_will_never_do_is_no_outage(sqlstate: str) -> None:
+    assert [is_outage(error) for error in refused(sqlstate)] == [False, False]
 
 
 async def test_a_batch_is_waited_for_rather_than_asked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
