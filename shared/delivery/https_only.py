@@ -10,14 +10,12 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from shared.delivery.messages import KeyText, Name
-from shared.events.contract import Id, Instant
+from shared.events.contract import Count, Id, Instant
 from shared.events.policy import VariableName
-from shared.events.receipts import EndedLease, Finding, GatewayReceipt, Offset
+from shared.events.receipts import MOST_TOLD, EndedLease, Finding, GatewayReceipt, Offset
 
 LARGEST_REQUEST: Final = 8192
 """Characters of a certificate request; one for an RSA key of 4096 bits has 1,700."""
-MOST_TOLD: Final = 1000
-"""Entries of one kind in one receipt; what does not fit goes into the next."""
 
 Record = Annotated[str, Field(min_length=1, max_length=300)]
 
@@ -57,10 +55,10 @@ class PostedReceipt(_Request):
     """`keyfob.receipt.gateway.v1` without the instance, which the certificate names."""
 
     run: Id
-    n: Annotated[int, Field(ge=0)]
+    n: Count
     applied_offset: Offset
     dropped_offset: Offset
-    open_leases: Annotated[int, Field(ge=0)]
+    open_leases: Count
     ended: Annotated[tuple[EndedLease, ...], Field(max_length=MOST_TOLD)] = ()
     released: Annotated[tuple[Record, ...], Field(max_length=MOST_TOLD)] = ()
     findings: Annotated[tuple[Finding, ...], Field(max_length=MOST_TOLD)] = ()

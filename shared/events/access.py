@@ -7,12 +7,12 @@ the payload bytes of record `n - 1` of the same stream (64 zeros for the first),
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from shared import topics
-from shared.events.contract import Contract, Id, Instant, Name, Seq
+from shared.events.contract import Contract, Count, Id, Instant, Name, Seq
 from shared.events.policy import DeliveryProfile
 
 FIRST_PREV = "0" * 64
@@ -60,7 +60,7 @@ class AccessRecord(Contract):
 
     id: Id
     stream: Id
-    n: Annotated[int, Field(ge=0)]
+    n: Count
     prev: str
     phase: Phase
     at: Instant
@@ -83,5 +83,5 @@ class AccessRecord(Contract):
     trace_id: str = ""
     assertion: str = ""
     """Names the assertion that the request came with, once its signature held (`assertion_digest`)."""
-    unrecorded: Annotated[int, Field(ge=0)] = 0
+    unrecorded: Count = 0
     """So many refusals like this one, by whoever proved as little, came besides and have no record of their own."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from shared import topics
-from shared.events.contract import Contract, Id, Instant
+from shared.events.contract import Contract, Count, Id, Instant, Ordinal, Seq
 
 
 class AuditAction(StrEnum):
@@ -46,7 +46,7 @@ class AuditRecord(Contract):
     TOPIC: ClassVar[str] = topics.AUDIT
 
     log: Id
-    n: Annotated[int, Field(ge=1)]
+    n: Ordinal
     at: Instant
     action: AuditAction
     decision: str = ""
@@ -62,10 +62,10 @@ class AuditRecord(Contract):
     references: tuple[AuditReference, ...] = ()
     entity_id: str = ""
     detail: str = ""
-    policy_seq: int | None = None
-    catalog_seq: int | None = None
+    policy_seq: Seq | None = None
+    catalog_seq: Seq | None = None
     trace_id: str = ""
     cause_topic: str
     cause_id: Id
     cause_stream: str = ""
-    cause_n: int | None = None
+    cause_n: Count | None = None

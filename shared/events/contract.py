@@ -6,7 +6,7 @@ models themselves, so nothing undeclared is ever sent. The CloudEvents `type` an
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -16,7 +16,16 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """A name that people gave. Never on topics that gateways read."""
 
-Seq = Annotated[int, Field(ge=0)]
+LARGEST: Final = 2**63 - 1
+"""What a bigint holds: a reader whose database refuses a number would stumble over it again at each start."""
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+"""A number of things, or a number that counts from nought."""
+
+Ordinal = Annotated[int, Field(ge=1, le=LARGEST)]
+"""A number that counts from one."""
+
+Seq = Count
 """A dense commit sequence of one service: sync's for the catalog, policy's for assignments."""
 
 Instant = AwareDatetime
@@ -47,5 +56,5 @@ class StateRecord(Contract):
 
     id: Id
     seq: Seq
-    revision: Annotated[int, Field(ge=1)]
+    revision: Ordinal
     deleted: bool = False

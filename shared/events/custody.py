@@ -13,7 +13,7 @@ from pydantic import Field
 
 from shared import topics
 from shared.events.changes import Actor
-from shared.events.contract import Contract, Id, Instant, Name, Seq
+from shared.events.contract import Contract, Count, Id, Instant, Name, Ordinal, Seq
 from shared.events.policy import LocalOwner
 
 KeyId = Annotated[str, Field(pattern=r"^[a-z2-7]{16}$")]
@@ -47,9 +47,9 @@ class KeyChange(Contract):
     """The one that was current before."""
     recovery_key_id: KeyId | None = None
     """Whose other half restores it; absent where nothing does."""
-    values: Annotated[int, Field(ge=0)] = 0
+    values: Count = 0
     """Values that the act was about."""
-    damaged: Annotated[int, Field(ge=0)] = 0
+    damaged: Count = 0
     """Values that did not open and were left as they are."""
     actor: Actor
     at: Instant
@@ -73,7 +73,7 @@ class ValueChange(Contract):
     seq: Seq
     action: ValueAction
     value_id: Id
-    version: Annotated[int, Field(ge=1)]
+    version: Ordinal
     """Of what is there after the act; a deletion raises it too."""
     owner_kind: LocalOwner
     owner: Name

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared import topics
-from shared.events.contract import Contract, Id, Instant, Seq
+from shared.events.contract import LARGEST, Contract, Count, Id, Instant, Ordinal, Seq
 from shared.events.policy import VariableName
 
-Offset = Annotated[int, Field(ge=-1)]
+Offset = Annotated[int, Field(ge=-1, le=LARGEST)]
 """An offset in `notices`; -1 before the first."""
+
+MOST_TOLD: Final = 1000
+"""Entries of one kind in one receipt; what does not fit goes into the next."""
 
 
 class LeaseEnd(StrEnum):
@@ -54,7 +57,7 @@ class Finding(BaseModel):
     kind: FindingKind
     lease_id: Id
     """Under which the server had the value: whose and for what stands in the record that opened it."""
-    places: Annotated[int, Field(ge=1)]
+    places: Ordinal
     at: Instant
 
 
@@ -70,14 +73,14 @@ class GatewayReceipt(Contract):
     instance_id: Id
     run: Id
     """One per start of the instance."""
-    n: Annotated[int, Field(ge=0)]
+    n: Count
     applied_offset: Offset
     dropped_offset: Offset
-    open_leases: Annotated[int, Field(ge=0)]
-    ended: tuple[EndedLease, ...] = ()
-    released: tuple[str, ...] = ()
+    open_leases: Count
+    ended: Annotated[tuple[EndedLease, ...], Field(max_length=MOST_TOLD)] = ()
+    released: Annotated[tuple[str, ...], Field(max_length=MOST_TOLD)] = ()
     """`stream/n/hash` of authorisations received since the last receipt: the record's echo."""
-    findings: tuple[Finding, ...] = ()
+    findings: Annotated[tuple[Finding, ...], Field(max_length=MOST_TOLD)] = ()
     """Since the last receipt; absent in those of before there was redaction."""
     variables: tuple[VariableName, ...] = ()
     """Which environment variables the instance was started with, of those that its own settings allow: names only."""

@@ -21,11 +21,9 @@ from shared.crypto.framing import to_base64url
 from shared.crypto.signing import SigningKey
 from shared.delivery.receipts import RECEIPT_DOMAIN
 from shared.errors import Unavailable
-from shared.events.receipts import GatewayReceipt
+from shared.events.receipts import MOST_TOLD, GatewayReceipt
 
 DEFAULT_HEARTBEAT_S: Final = 1.0
-MOST_IN_ONE: Final = 1000
-"""Ended leases and echoes that one receipt carries; more follow in the next."""
 
 Publish = Callable[[Message], Awaitable[None]]
 """The port: returns once the message is durable; `Unavailable` when that is not certain."""
@@ -114,9 +112,9 @@ class ReceiptWriter:
             applied_offset=progress.applied_offset,
             dropped_offset=progress.dropped_offset,
             open_leases=progress.open_leases,
-            ended=ended[:MOST_IN_ONE],
-            released=released[:MOST_IN_ONE],
+            ended=ended[:MOST_TOLD],
+            released=released[:MOST_TOLD],
             variables=self.variables,
-            findings=self.ledger.findings(at)[:MOST_IN_ONE],
+            findings=self.ledger.findings(at)[:MOST_TOLD],
             at=at,
         )

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from services.dev.contracts.examples import EXAMPLES
+from services.dev.contracts.generate import event_schema
+from shared.bus.cloudevents import Unreadable, decode, encode
 from shared.events.access import AccessItem
 from shared.events.catalog import ReferenceState
 from shared.events.contract import Contract, Id, StateRecord
@@ -25,7 +27,10 @@ from shared.events.definitions import (
 )
 from shared.events.notices import Notice, NoticeKind, NoticeTick
 from shared.events.policy import InstanceRecord
+from shared.events.receipts import EndedLease, Finding, FindingKind, GatewayReceipt, LeaseEnd, ResolverReceipt
+from shared.events.registry import CONTRACTS
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 STDIO = StdioServer(
     command="mcp-alchemy", args=("-q",), environment={"LANG": "C"}, fields=(EnvironmentField(name="DB_URL"),)
 )
@@ -59,6 +64,61 @@ def test_a_record_of_state_counts_its_changes_from_one() -> None:
     for change in ({"seq": -1}, {"revision": 0}):
         with pytest.raises(ValidationError):
             StateRecord.model_validate({"id": "x/1", "seq": 0, "revision": 1} | change)
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.TYPE)
+def test_no_number_is_larger_than_a_database_holds(contract: type[Contract]) -> None:
+    def integers(found: Any) -> list[Any]:
+        if isinstance(found, list):
+            return [one for inner in found for one in integers(inner)]
+        if not isinstance(found, dict):
+            return []
+        here = [found] if found.get("type") == "integer" else []
+        return here + [one for inner in found.values() for one in integers(inner)]
+
+    found = integers(event_schema(contract))
+    assert [one for one in found if one.get("maximum") != 2**63 - 1 or one.get("minimum", -2) < -1] == []
+
+
+@pytest.mark.parametrize(
+    ("contract", "name"),
+    [
+        (GatewayReceipt, "n"),
+        (GatewayReceipt, "applied_offset"),
+        (GatewayReceipt, "dropped_offset"),
+        (GatewayReceipt, "open_leases"),
+        (ResolverReceipt, "policy_seq"),
+        (ResolverReceipt, "catalog_seq"),
+    ],
+)
+def test_a_receipt_that_would_fail_in_sql_is_unreadable(contract: type[Contract], name: str) -> None:
+    example = next(one for one in EXAMPLES if isinstance(one, contract))
+    largest, larger = (
+        encode(example.model_copy(update={name: number}), key="k", source="/s", event_id="e")
+        for number in (2**63 - 1, 2**63)
+    )
+    assert getattr(decode(largest, contract), name) == 2**63 - 1
+    with pytest.raises(Unreadable):
+        decode(larger, contract)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("ended", EndedLease(lease_id="lease/1", why=LeaseEnd.SESSION, at=AT)),
+        ("released", "stream/1/0/00"),
+        ("findings", Finding(id="finding/1", kind=FindingKind.REDACTED, lease_id="lease/1", places=1, at=AT)),
+    ],
+)
+def test_a_receipt_tells_no_more_than_a_thousand_of_a_kind(name: str, entry: Any) -> None:
+    example = next(one for one in EXAMPLES if isinstance(one, GatewayReceipt))
+    most, more = (
+        encode(example.model_copy(update={name: (entry,) * count}), key="k", source="/s", event_id="e")
+        for count in (1000, 1001)
+    )
+    assert len(getattr(decode(most, GatewayReceipt), name)) == 1000
+    with pytest.raises(Unreadable):
+        decode(more, GatewayReceipt)
 
 
 def test_a_time_without_a_zone_is_no_time() -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from services.gateway.client.leases import Floor, Lease, Moment
 from services.gateway.client.ledger import Ledger
-from services.gateway.client.receipts import MOST_IN_ONE, ReceiptWriter, sign_receipt
+from services.gateway.client.receipts import ReceiptWriter, sign_receipt
 from shared import topics
 from shared.bus.cloudevents import PAYLOAD_LIMIT, Message, decode
 from shared.crypto.signing import SigningKey
 from shared.delivery.receipts import receipt_verifies
 from shared.errors import Unavailable
-from shared.events.receipts import EndedLease, GatewayReceipt, LeaseEnd
+from shared.events.receipts import MOST_TOLD, EndedLease, GatewayReceipt, LeaseEnd
 from tests.waiting import until
 
 NOW = Moment(100.0, 1_000_000.0)
@@ -136,14 +136,14 @@ async def test_what_ends_while_a_receipt_is_on_its_way_stands_in_the_next(topic:
 
 
 async def test_much_to_tell_is_told_in_portions_that_fit_a_message(topic: Topic, writer: ReceiptWriter) -> None:
-    end(writer, *range(MOST_IN_ONE + 3))
-    for number in range(MOST_IN_ONE + 3):
+    end(writer, *range(MOST_TOLD + 3))
+    for number in range(MOST_TOLD + 3):
         writer.ledger.echo(f"access/resolver-with-a-rather-long-name/{number:032x}/{number}/{'0' * 64}")
     await writer.write()
     await writer.write()
-    assert [(len(one.ended), len(one.released)) for one in topic.receipts] == [(MOST_IN_ONE, MOST_IN_ONE), (3, 3)]
+    assert [(len(one.ended), len(one.released)) for one in topic.receipts] == [(MOST_TOLD, MOST_TOLD), (3, 3)]
     assert len(topic.messages[0].value) < PAYLOAD_LIMIT
-    assert len({one.lease_id for receipt in topic.receipts for one in receipt.ended}) == MOST_IN_ONE + 3
+    assert len({one.lease_id for receipt in topic.receipts for one in receipt.ended}) == MOST_TOLD + 3
 
 
 async def test_whoever_fenced_something_does_not_wait_for_the_heartbeat(topic: Topic, writer: ReceiptWriter) -> None:
